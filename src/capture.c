@@ -1,0 +1,266 @@
+/*-------------------------------------------------------------------------
+ *
+ * capture.c
+ *	  The trigger: a row becomes changes.
+ *
+ * All watchers of a table share one AFTER ROW trigger per event (for TRUNCATE
+ * an AFTER STATEMENT trigger), which has neither arguments nor a condition.
+ * What is to be captured is looked up in watcher.c's cache.
+ *
+ * Triggers fire at the end of their statement.  If other triggers of that
+ * statement write, a version of a row may already be superseded when its
+ * trigger fires, and its successor be captured.  It must not come after it.
+ * Where the watcher's key is unique, pending.c sees that by the commands that
+ * made the versions.  Where it is not, rows cannot be told apart, and every
+ * superseded version is passed over: its successor has come or is to come.
+ *
+ * A write must never fail here but for want of memory.
+ *
+ * Copyright (c) 2026, the ectowatch authors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "catalog/pg_am_d.h"
+#include "commands/trigger.h"
+#include "common/hashfn.h"
+#include "utils/rel.h"
+
+#include "capture.h"
+#include "ectowatch.h"
+#include "pending.h"
+#include "slot.h"
+#include "watcher.h"
+
+PG_FUNCTION_INFO_V1(ectowatch_capture);
+
+/* Whether this transaction has deleted or replaced a row version. */
+static bool
+tuple_is_superseded(HeapTuple tuple)
+{
+	HeapTupleHeader header = tuple->t_data;
+
+	return (header->t_infomask & HEAP_XMAX_INVALID) == 0 &&
+		!HEAP_XMAX_IS_LOCKED_ONLY(header->t_infomask) &&
+		TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetUpdateXid(header));
+}
+
+/*
+ * The command of this transaction that made a row version, or, for 'deleted',
+ * that ended it.
+ */
+static CommandId
+tuple_command(HeapTuple tuple, ChangeType type)
+{
+	HeapTupleHeader header = tuple->t_data;
+
+	if (type == CHANGE_DELETED)
+		return tuple_is_superseded(tuple) ?
+			HeapTupleHeaderGetCmax(header) : InvalidCommandId;
+	return TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetXmin(header)) ?
+		HeapTupleHeaderGetCmin(header) : InvalidCommandId;
+}
+
+static uint64
+hash_of_key(const char *values, uint32 keys_len)
+{
+	return hash_bytes_extended((const unsigned char *) values, keys_len, 0);
+}
+
+/* Whether an update changed something that the watcher wants to hear of. */
+static bool
+update_matches(const WatcherPlan *watcher, TriggerData *trigdata)
+{
+	for (int i = 0; i < watcher->ntriggers; i++)
+	{
+		if (message_column_differs(&watcher->triggers[i],
+								   trigdata->tg_trigslot, trigdata->tg_newslot))
+			return true;
+	}
+	return watcher->ntriggers == 0;
+}
+
+static bool
+key_differs(const WatcherPlan *watcher, TriggerData *trigdata)
+{
+	for (int i = 0; i < watcher->nkeys; i++)
+	{
+		if (message_column_differs(&watcher->columns[i],
+								   trigdata->tg_trigslot, trigdata->tg_newslot))
+			return true;
+	}
+	return false;
+}
+
+/* Adds the change of one row for one watcher. */
+static void
+capture_row(const TriggerPlan *plan, const WatcherPlan *watcher,
+			ChangeType type, TriggerData *trigdata)
+{
+	bool		is_heap = trigdata->tg_relation->rd_rel->relam == HEAP_TABLE_AM_OID;
+	HeapTuple	tuple = trigdata->tg_trigtuple;
+	TupleTableSlot *row = trigdata->tg_trigslot;
+	int			flags = (watcher->fresh ? CHANGE_FRESH : 0) |
+		(watcher->foreign_json ? CHANGE_FOREIGN_JSON : 0);
+	StringInfoData values;
+	StringInfoData old;
+	uint32		keys_len;
+	uint32		old_keys_len = 0;
+	RowVersion	version;
+
+	if (type == CHANGE_UPDATED)
+	{
+		if (!update_matches(watcher, trigdata))
+			return;
+		tuple = trigdata->tg_newtuple;
+		row = trigdata->tg_newslot;
+	}
+	if (is_heap && type != CHANGE_DELETED &&
+		!(watcher->key_unique && pending_remembers_rows()) &&
+		tuple_is_superseded(tuple))
+		return;
+
+	initStringInfo(&values);
+	if (!message_append_values(&values, row,
+							   watcher->columns, watcher->ncolumns,
+							   watcher->nkeys, &keys_len) ||
+		watcher->incomplete)
+		flags |= CHANGE_PARTIAL;
+
+	version.key = hash_of_key(values.data, keys_len);
+	version.command = is_heap && watcher->key_unique ?
+		tuple_command(tuple, type) : InvalidCommandId;
+
+	/* a changed key goes along with its old value */
+	initStringInfo(&old);
+	if (type == CHANGE_UPDATED && key_differs(watcher, trigdata))
+	{
+		RowVersion	left = version;
+
+		(void) message_append_values(&old, trigdata->tg_trigslot,
+									 watcher->columns, watcher->nkeys,
+									 watcher->nkeys, &old_keys_len);
+		left.key = hash_of_key(old.data, old_keys_len);
+		pending_moved(watcher->id, &left);
+	}
+
+	pending_add(change_make(watcher->id, plan->origin, type, flags,
+							watcher->name, plan->origin_name,
+							values.data, values.len, keys_len,
+							old.data, old.len),
+				&version);
+}
+
+static void
+capture_truncate(const TriggerPlan *plan, const WatcherPlan *watcher)
+{
+	pending_add(change_make(watcher->id, plan->origin, CHANGE_TRUNCATED,
+							watcher->fresh ? CHANGE_FRESH : 0,
+							watcher->name, plan->origin_name,
+							"{}", 2, 1, NULL, 0),
+				NULL);
+}
+
+/* A database's first change brings its worker up, well before the commit. */
+static void
+capture_request_worker(void)
+{
+	static bool requested = false;
+	Slot	   *slot;
+
+	if (requested)
+		return;
+	requested = true;
+	slot = slot_attach();
+	if (slot != NULL)
+		slot_request_worker(slot);
+}
+
+/* All there is to do where the library was not loaded at server start. */
+static void
+capture_warn_not_preloaded(void)
+{
+	static bool warned = false;
+
+	if (warned)
+		return;
+	warned = true;
+	ereport(WARNING,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("changes of watched tables are not captured: ectowatch is not loaded at server start"),
+			 errhint("Add this to postgresql.conf and restart the server: shared_preload_libraries = 'ectowatch'")));
+}
+
+Datum
+ectowatch_capture(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigdata = (TriggerData *) fcinfo->context;
+	const TriggerPlan *plan;
+	ChangeType	type;
+	int			event;
+	bool		per_row;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"%s\" must be called as a trigger",
+						CAPTURE_FUNCTION),
+				 errhint("Use ectowatch_watch() to watch a table.")));
+	per_row = TRIGGER_FIRED_FOR_ROW(trigdata->tg_event);
+	if (!TRIGGER_FIRED_AFTER(trigdata->tg_event) ||
+		per_row == TRIGGER_FIRED_BY_TRUNCATE(trigdata->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("trigger \"%s\" must be AFTER ... FOR EACH ROW, or AFTER TRUNCATE",
+						trigdata->tg_trigger->tgname),
+				 errhint("Use ectowatch_watch() to watch a table.")));
+
+	if (!ectowatch_is_preloaded())
+	{
+		capture_warn_not_preloaded();
+		return PointerGetDatum(NULL);
+	}
+
+	if (TRIGGER_FIRED_BY_INSERT(trigdata->tg_event))
+	{
+		type = CHANGE_INSERTED;
+		event = EVENT_INSERTED;
+	}
+	else if (TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event))
+	{
+		type = CHANGE_UPDATED;
+		event = EVENT_UPDATED;
+	}
+	else if (TRIGGER_FIRED_BY_DELETE(trigdata->tg_event))
+	{
+		type = CHANGE_DELETED;
+		event = EVENT_DELETED;
+	}
+	else
+	{
+		type = CHANGE_TRUNCATED;
+		event = EVENT_TRUNCATED;
+	}
+
+	plan = watcher_trigger_plan(trigdata->tg_relation,
+								trigdata->tg_trigger->tgoid, event);
+	if (type == CHANGE_TRUNCATED)
+		pending_forget_rows();
+	if (plan->nwatchers == 0)
+		return PointerGetDatum(NULL);
+	capture_request_worker();
+
+	/* the caller's context is emptied after each row */
+	for (int i = 0; i < plan->nwatchers; i++)
+	{
+		if (per_row)
+			capture_row(plan, &plan->watchers[i], type, trigdata);
+		else
+			capture_truncate(plan, &plan->watchers[i]);
+	}
+	return PointerGetDatum(NULL);
+}

@@ -1,0 +1,76 @@
+/*-------------------------------------------------------------------------
+ *
+ * change.h
+ *	  A change as bytes: one layout in pending, spill file, queue and ring.
+ *
+ * A change names its watcher and relation itself, so that whoever reads it
+ * needs no catalog.  Its values are finished JSON, in which the key's columns
+ * come first: the part up to 'keys_len', closed by a brace, is the message
+ * that is sent where the whole does not fit.
+ *
+ * Copyright (c) 2026, the ectowatch authors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ECTOWATCH_CHANGE_H
+#define ECTOWATCH_CHANGE_H
+
+typedef enum ChangeType
+{
+	CHANGE_INSERTED,
+	CHANGE_UPDATED,
+	CHANGE_DELETED,
+	CHANGE_TRUNCATED,
+	CHANGE_GAP,					/* others are missing */
+	CHANGE_ENDED				/* the watcher was removed */
+} ChangeType;
+
+/* The values hold the key only, for the whole was longer than is kept. */
+#define CHANGE_PARTIAL		0x01
+
+/* The watcher was made since the server started, so it missed no restart. */
+#define CHANGE_FRESH		0x02
+
+/* The values hold JSON that others wrote, which jsonb may not take. */
+#define CHANGE_FOREIGN_JSON	0x04
+
+typedef struct Change
+{
+	uint32		size;			/* of the whole, a multiple of 8 */
+	uint32		watcher;		/* id */
+	Oid			relation;
+	uint8		type;			/* ChangeType */
+	uint8		flags;
+	uint8		name_len;
+	uint8		unused;
+	uint32		relation_len;
+	uint32		keys_len;
+	uint32		values_len;
+	uint32		old_len;		/* 0: no old values */
+	char		data[FLEXIBLE_ARRAY_MEMBER];	/* name, relation, values, old */
+} Change;
+
+/* The parts, none of which is terminated. */
+#define change_name(c)		((c)->data)
+#define change_relation(c)	((c)->data + (c)->name_len)
+#define change_values(c)	(change_relation(c) + (c)->relation_len)
+#define change_old(c)		(change_values(c) + (c)->values_len)
+
+/* The longest change that is carried; beyond it a change becomes partial. */
+extern uint32 change_max_size(void);
+
+/*
+ * Builds a change in memory of the current context.  'old' may be NULL.
+ * Fails only for want of memory.
+ */
+extern Change *change_make(uint32 watcher, Oid relation, ChangeType type,
+						   int flags, const char *name,
+						   const char *relation_name,
+						   const char *values, uint32 values_len,
+						   uint32 keys_len,
+						   const char *old, uint32 old_len);
+
+/* "inserted" and so on. */
+extern const char *change_type_name(ChangeType type);
+
+#endif							/* ECTOWATCH_CHANGE_H */

@@ -1,0 +1,223 @@
+/*-------------------------------------------------------------------------
+ *
+ * ectowatch.c
+ *	  Loading of the library: settings, shared memory, hooks, launcher.
+ *
+ * ectowatch tells applications that rows have changed, without NOTIFY in
+ * their writers' transactions.  The path of a change, file by file:
+ *
+ *		capture.c	 a row trigger fires; watcher.c says who asked for it,
+ *		message.c	 its columns become JSON,
+ *		pending.c	 it waits for the end of its transaction,
+ *		queue.c		 then goes to the worker,
+ *		worker.c	 which puts it
+ *		ring.c		 where readers find it,
+ *		reader.c	 with SQL;
+ *		notify.c	 and sends it to LISTEN channels.
+ *
+ * Words, each used for one thing only:
+ *
+ *	watcher		a named standing request: tell me when rows of this table are
+ *				inserted, updated, deleted or truncated.  Its name is also its
+ *				channel.
+ *	change		one message of one watcher: about one row, or a truncate, a gap,
+ *				an end
+ *	batch		all changes of one transaction
+ *	pending		the batch that a transaction is still collecting
+ *	queue		where committing backends hand their batches to the worker
+ *	ticket		a batch's place in the queue
+ *	ring		where the worker keeps the newest changes for readers
+ *	position	the bigint that orders changes and resumes readers
+ *	worker		the background worker of one database
+ *	launcher	the background worker that starts them
+ *	slot		the shared memory of one database
+ *	channel		what clients LISTEN to
+ *	gap			a change that says that others are missing
+ *
+ * Copyright (c) 2026, the ectowatch authors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <limits.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+#include "storage/shmem.h"
+#include "utils/guc.h"
+#include "utils/wait_event.h"
+
+#include "ddl.h"
+#include "ectowatch.h"
+#include "launcher.h"
+#include "pending.h"
+#include "slot.h"
+#include "spill.h"
+#include "watcher.h"
+
+PG_MODULE_MAGIC;
+
+/* How many databases of the cluster may use ectowatch at once. */
+int			ectowatch_max_databases = 4;
+
+/* Room for batches on their way to the worker, per database. */
+int			ectowatch_queue_size = 8 * 1024;
+
+/* How long a commit may wait for room there. */
+int			ectowatch_queue_timeout = 5;
+
+/* Room for the newest changes, per database. */
+int			ectowatch_ring_size = 32 * 1024;
+
+/* Memory for a transaction's changes, beyond which they go to a file. */
+int			ectowatch_pending_memory = 16 * 1024;
+
+/* How long ectowatch_changes() may wait, since it holds a snapshot. */
+int			ectowatch_max_wait = 10 * 1000;
+
+static shmem_request_hook_type prev_shmem_request_hook;
+static shmem_startup_hook_type prev_shmem_startup_hook;
+static bool preloaded;
+
+static void
+ectowatch_shmem_request(void)
+{
+	if (prev_shmem_request_hook)
+		prev_shmem_request_hook();
+
+	RequestAddinShmemSpace(slot_shmem_size());
+	RequestNamedLWLockTranche(ECTOWATCH_NAME, 1);
+}
+
+static void
+ectowatch_shmem_startup(void)
+{
+	if (prev_shmem_startup_hook)
+		prev_shmem_startup_hook();
+
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	slot_shmem_init();
+	LWLockRelease(AddinShmemInitLock);
+
+	if (!IsUnderPostmaster)
+		spill_remove_all();
+}
+
+static void
+ectowatch_define_settings(void)
+{
+	DefineCustomIntVariable("ectowatch.max_databases",
+							"Sets how many databases can use ectowatch at once.",
+							"Each takes one of max_worker_processes.",
+							&ectowatch_max_databases,
+							4, 1, 1000, PGC_POSTMASTER, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("ectowatch.queue_size",
+							"Sets the shared memory, per database, for changes on their way to the worker.",
+							NULL,
+							&ectowatch_queue_size,
+							8 * 1024, 64, INT_MAX / 2, PGC_POSTMASTER,
+							GUC_UNIT_KB,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("ectowatch.queue_timeout",
+							"Sets how long a commit may wait for room in the queue.",
+							"Then its changes are dropped, and a gap says so.",
+							&ectowatch_queue_timeout,
+							5, 0, 1000, PGC_SUSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("ectowatch.ring_size",
+							"Sets the shared memory, per database, for the newest changes.",
+							"What no longer fits can no longer be read.",
+							&ectowatch_ring_size,
+							32 * 1024, 1024, INT_MAX / 2, PGC_POSTMASTER,
+							GUC_UNIT_KB,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("ectowatch.pending_memory",
+							"Sets the memory for the changes of a transaction.",
+							"What does not fit goes to a temporary file.",
+							&ectowatch_pending_memory,
+							16 * 1024, 64, MAX_KILOBYTES, PGC_USERSET,
+							GUC_UNIT_KB,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("ectowatch.max_wait",
+							"Sets how long ectowatch_changes() may wait for changes.",
+							"It holds a snapshot meanwhile; ectowatch_wait() does not.",
+							&ectowatch_max_wait,
+							10 * 1000, 0, INT_MAX, PGC_SUSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	MarkGUCPrefixReserved(ECTOWATCH_NAME);
+}
+
+/*
+ * Runs in the postmaster, or, where the library is not preloaded, in a session
+ * that first calls one of its functions: then it must not fail, since that
+ * may be a trigger on a user's table, and does nothing.
+ */
+void
+_PG_init(void)
+{
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+
+	ectowatch_define_settings();
+	prev_shmem_request_hook = shmem_request_hook;
+	shmem_request_hook = ectowatch_shmem_request;
+	prev_shmem_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = ectowatch_shmem_startup;
+	pending_init();
+	watcher_init();
+	ddl_init();
+	launcher_init();
+	preloaded = true;
+}
+
+bool
+ectowatch_is_preloaded(void)
+{
+	return preloaded;
+}
+
+void
+ectowatch_require_preload(void)
+{
+	if (!preloaded)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("ectowatch is not loaded at server start"),
+				 errhint("Add this to postgresql.conf and restart the server: shared_preload_libraries = 'ectowatch'")));
+}
+
+#ifdef ECTOWATCH_WAIT_POINTS
+void
+ectowatch_wait_point(const char *name, bool interruptible)
+{
+	char		held[MAXPGPATH];
+	char		reached[MAXPGPATH];
+	struct stat st;
+	FILE	   *file;
+
+	snprintf(held, sizeof(held), "%s/ectowatch_wait.%s", DataDir, name);
+	if (stat(held, &st) != 0)
+		return;
+	snprintf(reached, sizeof(reached), "%s.reached", held);
+	file = fopen(reached, "w");
+	if (file)
+		fclose(file);
+	while (stat(held, &st) == 0)
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 10, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		if (interruptible)
+			CHECK_FOR_INTERRUPTS();
+	}
+	unlink(reached);
+	SetLatch(MyLatch);			/* may have been reset here */
+}
+#endif

@@ -1,0 +1,439 @@
+/*-------------------------------------------------------------------------
+ *
+ * message.c
+ *	  JSON of a change: its values, and the message for a channel.
+ *
+ * Values render as to_json() renders them, under fixed settings, so that
+ * equal values give equal text in every session.  The commonest types are
+ * written here, all others by to_json() itself.
+ *
+ * to_json() calls the type's output function, or its cast to json.  Of core's
+ * base types they do not fail.  Any other type's may: they run in a
+ * subtransaction of their own, and where they throw, the change becomes partial
+ * and the user's write goes on.
+ *
+ * Copyright (c) 2026, the ectowatch authors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/detoast.h"
+#include "access/transam.h"
+#include "access/xact.h"
+#include "catalog/pg_collation.h"
+#include "catalog/pg_type.h"
+#include "commands/async.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "pgtime.h"
+#include "utils/builtins.h"
+#include "utils/bytea.h"
+#include "utils/datum.h"
+#include "utils/float.h"
+#include "utils/fmgroids.h"
+#include "utils/json.h"
+#include "utils/lsyscache.h"
+#include "utils/resowner.h"
+#include "utils/uuid.h"
+#include "utils/xml.h"
+
+#include "message.h"
+
+/*
+ * NOTIFY takes payloads of less than 8000 bytes: async.c's
+ * NOTIFY_PAYLOAD_MAX_LENGTH, which is private there.
+ */
+#define CHANNEL_MAX_PAYLOAD		(BLCKSZ - NAMEDATALEN - 128 - 1)
+
+/* Settings on which output depends, and what they are while we render. */
+typedef struct OutputSettings
+{
+	int			date_style;
+	int			date_order;
+	int			interval_style;
+	int			bytea_output;
+	int			extra_float_digits;
+	int			xmlbinary;
+	pg_tz	   *timezone;
+} OutputSettings;
+
+static OutputSettings
+output_settings_get(void)
+{
+	OutputSettings settings;
+
+	settings.date_style = DateStyle;
+	settings.date_order = DateOrder;
+	settings.interval_style = IntervalStyle;
+	settings.bytea_output = bytea_output;
+	settings.extra_float_digits = extra_float_digits;
+	settings.xmlbinary = xmlbinary;
+	settings.timezone = session_timezone;
+	return settings;
+}
+
+static void
+output_settings_set(const OutputSettings *settings)
+{
+	DateStyle = settings->date_style;
+	DateOrder = settings->date_order;
+	IntervalStyle = settings->interval_style;
+	bytea_output = settings->bytea_output;
+	extra_float_digits = settings->extra_float_digits;
+	xmlbinary = settings->xmlbinary;
+	session_timezone = settings->timezone;
+}
+
+static const OutputSettings *
+output_settings_fixed(void)
+{
+	static OutputSettings fixed;
+
+	if (fixed.timezone == NULL)
+	{
+		fixed.date_style = USE_ISO_DATES;
+		fixed.date_order = DATEORDER_YMD;
+		fixed.interval_style = INTSTYLE_POSTGRES;
+		fixed.bytea_output = BYTEA_OUTPUT_HEX;
+		fixed.extra_float_digits = 1;
+		fixed.xmlbinary = XMLBINARY_BASE64;
+		fixed.timezone = pg_tzset("UTC");
+	}
+	return &fixed;
+}
+
+/* A half of a change is for the values, a half for the old ones. */
+static uint32
+message_max_values(void)
+{
+	return change_max_size() / 2 - 512;
+}
+
+static MessageKind
+message_kind(Oid type)
+{
+	Oid			base = getBaseType(type);
+
+	switch (base)
+	{
+		case INT2OID:
+			return MESSAGE_INT2;
+		case INT4OID:
+			return MESSAGE_INT4;
+		case INT8OID:
+			return MESSAGE_INT8;
+		case BOOLOID:
+			return MESSAGE_BOOL;
+		case TEXTOID:
+		case VARCHAROID:
+		case BPCHAROID:
+			return MESSAGE_TEXT;
+		case UUIDOID:
+			return MESSAGE_UUID;
+	}
+
+	/* an array of core's base types is safe if its elements are */
+	if (OidIsValid(get_element_type(base)))
+		base = get_element_type(base);
+	if (base < FirstNormalObjectId && get_typtype(base) == TYPTYPE_BASE)
+		return MESSAGE_JSON;
+	if (get_typtype(base) == TYPTYPE_ENUM)
+		return MESSAGE_JSON;
+	return MESSAGE_GUARDED;
+}
+
+void
+message_column_init(MessageColumn *column, TupleDesc desc, AttrNumber attnum)
+{
+	Form_pg_attribute att = TupleDescAttr(desc, attnum - 1);
+	StringInfoData label;
+
+	initStringInfo(&label);
+	escape_json(&label, NameStr(att->attname));
+	appendStringInfoChar(&label, ':');
+
+	column->attnum = attnum;
+	column->typlen = att->attlen;
+	column->typbyval = att->attbyval;
+	column->label = label.data;
+	column->kind = message_kind(att->atttypid);
+	column->foreign_json = column->kind == MESSAGE_GUARDED ||
+		getBaseType(att->atttypid) == JSONOID ||
+		getBaseType(att->atttypid) == JSONARRAYOID;
+	if (column->kind == MESSAGE_JSON || column->kind == MESSAGE_GUARDED)
+	{
+		/* to_json() learns the type of its argument from its call */
+		Const	   *arg = makeNullConst(att->atttypid, -1, InvalidOid);
+
+		fmgr_info_cxt(F_TO_JSON, &column->to_json, CurrentMemoryContext);
+		fmgr_info_set_expr((Node *) makeFuncExpr(F_TO_JSON, JSONOID,
+												 list_make1(arg),
+												 InvalidOid, InvalidOid,
+												 COERCE_EXPLICIT_CALL),
+						   &column->to_json);
+	}
+}
+
+static void
+append_by_to_json(StringInfo out, MessageColumn *column, Datum value)
+{
+	text	   *json = DatumGetTextPP(FunctionCall1Coll(&column->to_json,
+														DEFAULT_COLLATION_OID,
+														value));
+
+	appendBinaryStringInfo(out, VARDATA_ANY(json), VARSIZE_ANY_EXHDR(json));
+}
+
+/* The same where the type's code may throw; false if it did. */
+static bool
+append_guarded(StringInfo out, MessageColumn *column, Datum value)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	int			start = out->len;
+	volatile bool done = false;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		append_by_to_json(out, column, value);
+		ReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		done = true;
+	}
+	PG_CATCH();
+	{
+		static bool warned = false;
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+
+		/* a cancelled statement is to end, and an exhausted server is news */
+		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED ||
+			ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_INSUFFICIENT_RESOURCES)
+			ReThrowError(error);
+
+		out->len = start;
+		out->data[start] = '\0';
+		if (!warned)
+			ereport(WARNING,
+					(errcode(error->sqlerrcode),
+					 errmsg("value of column %s could not be rendered for ectowatch: %s",
+							column->label, error->message),
+					 errdetail("The change is delivered without it.")));
+		warned = true;
+	}
+	PG_END_TRY();
+	return done;
+}
+
+/* Appends one value; false if it is too long or fails. */
+static bool
+append_value(StringInfo out, MessageColumn *column, Datum value)
+{
+	if (column->typlen == -1 &&
+		toast_raw_datum_size(value) > message_max_values())
+		return false;
+
+	switch (column->kind)
+	{
+		case MESSAGE_INT2:
+			{
+				char		digits[12];
+
+				appendBinaryStringInfo(out, digits,
+									   pg_itoa(DatumGetInt16(value), digits));
+				return true;
+			}
+		case MESSAGE_INT4:
+			{
+				char		digits[12];
+
+				appendBinaryStringInfo(out, digits,
+									   pg_ltoa(DatumGetInt32(value), digits));
+				return true;
+			}
+		case MESSAGE_INT8:
+			{
+				char		digits[24];
+
+				appendBinaryStringInfo(out, digits,
+									   pg_lltoa(DatumGetInt64(value), digits));
+				return true;
+			}
+		case MESSAGE_BOOL:
+			appendStringInfoString(out, DatumGetBool(value) ? "true" : "false");
+			return true;
+		case MESSAGE_TEXT:
+			escape_json(out, TextDatumGetCString(value));
+			return true;
+		case MESSAGE_UUID:
+			appendStringInfoChar(out, '"');
+			appendStringInfoString(out,
+								   DatumGetCString(DirectFunctionCall1(uuid_out, value)));
+			appendStringInfoChar(out, '"');
+			return true;
+		case MESSAGE_JSON:
+			append_by_to_json(out, column, value);
+			return true;
+		case MESSAGE_GUARDED:
+			return append_guarded(out, column, value);
+	}
+	return false;				/* keep the compiler quiet */
+}
+
+static bool
+append_columns(StringInfo out, TupleTableSlot *row,
+			   MessageColumn *columns, int ncolumns,
+			   int nkeys, uint32 *keys_len)
+{
+	int			start = out->len;
+
+	appendStringInfoChar(out, '{');
+	*keys_len = 1;
+	for (int i = 0; i < ncolumns; i++)
+	{
+		bool		isnull;
+		Datum		value = slot_getattr(row, columns[i].attnum, &isnull);
+		bool		fits = true;
+
+		if (i > 0)
+			appendStringInfoChar(out, ',');
+		appendStringInfoString(out, columns[i].label);
+		if (isnull)
+			appendStringInfoString(out, "null");
+		else
+			fits = append_value(out, &columns[i], value);
+
+		if (!fits || out->len - start > (int) message_max_values())
+		{
+			/* back to the keys, or to nothing if it is one of them */
+			if (i < nkeys)
+				*keys_len = 1;
+			out->len = start + *keys_len;
+			appendStringInfoChar(out, '}');
+			return false;
+		}
+		if (i < nkeys)
+			*keys_len = out->len - start;
+	}
+	appendStringInfoChar(out, '}');
+	return true;
+}
+
+bool
+message_append_values(StringInfo out, TupleTableSlot *row,
+					  MessageColumn *columns, int ncolumns,
+					  int nkeys, uint32 *keys_len)
+{
+	volatile bool complete = false;
+	bool		by_settings = false;
+
+	for (int i = 0; i < ncolumns; i++)
+	{
+		if (columns[i].kind == MESSAGE_JSON ||
+			columns[i].kind == MESSAGE_GUARDED)
+			by_settings = true;
+	}
+
+	if (!by_settings)
+		return append_columns(out, row, columns, ncolumns, nkeys, keys_len);
+
+	{
+		OutputSettings saved = output_settings_get();
+
+		output_settings_set(output_settings_fixed());
+		PG_TRY();
+		{
+			complete = append_columns(out, row, columns, ncolumns, nkeys,
+									  keys_len);
+		}
+		PG_FINALLY();
+		{
+			output_settings_set(&saved);
+		}
+		PG_END_TRY();
+	}
+	return complete;
+}
+
+bool
+message_column_differs(const MessageColumn *column,
+					   TupleTableSlot *a, TupleTableSlot *b)
+{
+	bool		anull;
+	bool		bnull;
+	Datum		avalue = slot_getattr(a, column->attnum, &anull);
+	Datum		bvalue = slot_getattr(b, column->attnum, &bnull);
+
+	if (anull || bnull)
+		return anull != bnull;
+	return !datum_image_eq(avalue, bvalue, column->typbyval, column->typlen);
+}
+
+void
+message_for_channel(StringInfo out, const Change *change, uint64 position)
+{
+	bool		partial = (change->flags & CHANGE_PARTIAL) != 0;
+	uint32		values_len = change->values_len;
+	uint32		old_len = change->old_len;
+
+	for (;;)
+	{
+		resetStringInfo(out);
+		appendStringInfo(out, "{\"type\":\"%s\",\"values\":",
+						 change_type_name(change->type));
+		if (values_len == change->values_len)
+			appendBinaryStringInfo(out, change_values(change), values_len);
+		else
+		{
+			appendBinaryStringInfo(out, change_values(change), values_len);
+			appendStringInfoChar(out, '}');
+		}
+		if (old_len > 0)
+		{
+			appendStringInfoString(out, ",\"old\":");
+			appendBinaryStringInfo(out, change_old(change), old_len);
+		}
+		if (partial)
+			appendStringInfoString(out, ",\"partial\":true");
+		appendStringInfo(out, ",\"position\":" UINT64_FORMAT "}", position);
+
+		if (out->len <= CHANNEL_MAX_PAYLOAD)
+			return;
+
+		/* keys and old, keys alone, nothing: the first that fits */
+		partial = true;
+		if (values_len == change->values_len)
+			values_len = change->keys_len;
+		else if (old_len > 0)
+			old_len = 0;
+		else
+			values_len = 1;
+	}
+}
+
+void
+message_gap_values(StringInfo out, uint64 from, uint64 to,
+				   uint64 changes, const char *reason)
+{
+	appendStringInfoString(out, "{\"from\":");
+	if (from > 0)
+		appendStringInfo(out, UINT64_FORMAT, from);
+	else
+		appendStringInfoString(out, "null");
+	appendStringInfo(out, ",\"to\":" UINT64_FORMAT ",\"changes\":", to);
+	if (changes > 0)
+		appendStringInfo(out, UINT64_FORMAT, changes);
+	else
+		appendStringInfoString(out, "null");
+	appendStringInfo(out, ",\"reason\":\"%s\"}", reason);
+}

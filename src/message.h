@@ -1,0 +1,72 @@
+/*-------------------------------------------------------------------------
+ *
+ * message.h
+ *	  JSON of a change: its values, and the message for a channel.
+ *
+ * Copyright (c) 2026, the ectowatch authors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ECTOWATCH_MESSAGE_H
+#define ECTOWATCH_MESSAGE_H
+
+#include "executor/tuptable.h"
+#include "fmgr.h"
+#include "lib/stringinfo.h"
+
+#include "change.h"
+
+/* How a column's values are rendered. */
+typedef enum MessageKind
+{
+	MESSAGE_INT2,
+	MESSAGE_INT4,
+	MESSAGE_INT8,
+	MESSAGE_BOOL,
+	MESSAGE_TEXT,
+	MESSAGE_UUID,
+	MESSAGE_JSON,				/* by to_json */
+	MESSAGE_GUARDED				/* by to_json, which runs others' code */
+} MessageKind;
+
+typedef struct MessageColumn
+{
+	AttrNumber	attnum;
+	int16		typlen;
+	bool		typbyval;
+	MessageKind kind;
+	bool		foreign_json;	/* renders what others wrote as JSON */
+	char	   *label;			/* "name": as JSON */
+	FmgrInfo	to_json;		/* for MESSAGE_JSON and MESSAGE_GUARDED */
+} MessageColumn;
+
+/* Prepares a column of a tuple descriptor; memory of the current context. */
+extern void message_column_init(MessageColumn *column, TupleDesc desc,
+								AttrNumber attnum);
+
+/*
+ * Appends {"a":1,...} of a row.  Returns false if values had to be left out,
+ * being too long or failing: then only the first nkeys columns are there, or,
+ * if that is impossible too, nothing but {}.  *keys_len becomes the length up
+ * to the last key.  Throws only for want of memory, or if cancelled.
+ */
+extern bool message_append_values(StringInfo out, TupleTableSlot *row,
+								  MessageColumn *columns, int ncolumns,
+								  int nkeys, uint32 *keys_len);
+
+/* Whether a column's values differ, bit by bit. */
+extern bool message_column_differs(const MessageColumn *column,
+								   TupleTableSlot *a, TupleTableSlot *b);
+
+/*
+ * The message for a channel: {"type":..,"values":{..},"position":N}.  Left
+ * short of values that do not fit into a NOTIFY.  Replaces what is in 'out'.
+ */
+extern void message_for_channel(StringInfo out, const Change *change,
+								uint64 position);
+
+/* The values of a gap.  An unknown from or count is 0 and becomes null. */
+extern void message_gap_values(StringInfo out, uint64 from, uint64 to,
+							   uint64 changes, const char *reason);
+
+#endif							/* ECTOWATCH_MESSAGE_H */

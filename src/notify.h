@@ -1,0 +1,32 @@
+/*-------------------------------------------------------------------------
+ *
+ * notify.h
+ *	  From the ring to channels.
+ *
+ * Copyright (c) 2026, the ectowatch authors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ECTOWATCH_NOTIFY_H
+#define ECTOWATCH_NOTIFY_H
+
+#include "slot.h"
+
+/*
+ * Sends one transaction's worth of messages.  The caller is the worker, in no
+ * transaction.  Returns whether there is more to send; if so, *pause is how
+ * many milliseconds to wait first, 0 for none.  May throw, whereupon nothing
+ * was sent.
+ */
+extern bool notify_send(Slot *slot, long *pause);
+
+/* Whether there is something to send. */
+extern bool notify_has_work(Slot *slot);
+
+/*
+ * Tells that the ring drops a record.  If it was not sent yet, listeners get
+ * a gap.
+ */
+extern void notify_evicted(Slot *slot, const RingRecord *record, uint64 offset);
+
+#endif							/* ECTOWATCH_NOTIFY_H */

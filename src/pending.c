@@ -1,0 +1,676 @@
+/*-------------------------------------------------------------------------
+ *
+ * pending.c
+ *	  The changes of this transaction, and their hand-over at its end.
+ *
+ * Changes are appended to a buffer, one behind the other.  When that has
+ * reached its share of ectowatch.pending_memory it is moved to a file, so the
+ * batch is what is in the file, then what is in the buffer.  A rolled back
+ * subtransaction cuts the end off.
+ *
+ * What happens at the end of the transaction, and what is legal there:
+ *
+ * 1. PRE_COMMIT, while errors are legal and row locks are held: the batch
+ *	  gets a ticket and its bytes go to the queue; if there are too many, they
+ *	  all go to the file, and the queue names that.  If there is no room, the
+ *	  backend waits for a few milliseconds, and then gives up: the batch is
+ *	  lost, which is to be told at COMMIT.  The callback is registered when the
+ *	  library is loaded, and so called after those of most others; what they
+ *	  write is in the batch.
+ * 2. Other things happen that can fail, and the commit record is flushed.
+ * 3. COMMIT, where nothing may fail: the batch is decided, or what is lost is
+ *	  counted.  No allocation, no lock.  A file belongs to the worker now.
+ * 3' ABORT, where nothing may fail either: the batch is decided, the file is
+ *	  removed.
+ *
+ * PREPARE TRANSACTION is refused while changes are pending, for nothing of
+ * ours would be called when it is committed.
+ *
+ * Of each row that has a pending change we remember the newest: its digest,
+ * to drop a change that says the same again, and the command that made it, to
+ * drop one that comes late.  (Late: AFTER triggers of one statement fire at
+ * its end; if one of them changes a row that this statement has changed too,
+ * the newer version may reach us first.)  Rows are known by a hash of watcher
+ * and key; should two of them share one, that alone drops nothing, because
+ * digest or command decide.  Memory for this is bounded: when it is used up,
+ * all is forgotten.  That costs a repeated message, and callers then look at
+ * the row itself to see that it is late.
+ *
+ * Subtransactions: the state before the first change of each nesting level is
+ * kept in level[], and what a change overwrites in rows[] goes to a journal,
+ * from which a rollback restores it.
+ *
+ * Copyright (c) 2026, the ectowatch authors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "access/xact.h"
+#include "common/hashfn.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "ectowatch.h"
+#include "pending.h"
+#include "slot.h"
+#include "spill.h"
+
+/* The newest pending change of a row. */
+typedef struct PendingRow
+{
+	uint64		key;			/* hash of watcher and key */
+	uint64		digest;			/* of the change; 0: the row left this key */
+	CommandId	command;
+	char		status;			/* simplehash's */
+} PendingRow;
+
+#define SH_PREFIX			rowhash
+#define SH_ELEMENT_TYPE		PendingRow
+#define SH_KEY_TYPE			uint64
+#define SH_KEY				key
+#define SH_HASH_KEY(tb, k)	((uint32) (k))
+#define SH_EQUAL(tb, a, b)	((a) == (b))
+#define SH_SCOPE			static inline
+#define SH_DECLARE
+#define SH_DEFINE
+#include "lib/simplehash.h"
+
+/* What a change in a subtransaction has overwritten. */
+typedef struct PendingUndo
+{
+	PendingRow	row;
+	bool		existed;
+} PendingUndo;
+
+/* How many changes of a watcher there are, in case they get lost. */
+typedef struct PendingCount
+{
+	uint32		watcher;
+	uint32		changes;
+} PendingCount;
+
+/* How things were before the first change of a nesting level. */
+typedef struct PendingLevel
+{
+	int			nest;
+	uint64		bytes;
+	uint32		nchanges;
+	uint32		nundo;
+	int			ncounts;
+	PendingCount *counts;
+} PendingLevel;
+
+typedef struct Pending
+{
+	MemoryContext context;		/* of all below; goes with the transaction */
+
+	char	   *buffer;
+	Size		used;
+	Size		allocated;
+	uint64		spilled;		/* bytes of the batch that are in the file */
+	uint64		spill_id;		/* 0: there is no file */
+	File		file;			/* below 0: it is closed */
+	bool		failed;			/* the file could not be written */
+
+	uint32		nchanges;
+	PendingCount *counts;
+	int			ncounts;
+	int			maxcounts;
+
+	PendingLevel *levels;
+	int			nlevels;
+	int			maxlevels;
+
+	rowhash_hash *rows;
+	uint64		epoch;			/* of pending_forget_rows() */
+	bool		forgot;			/* rows are missing */
+	PendingUndo *undo;
+	uint32		nundo;
+	uint32		maxundo;
+
+	/* from PRE_COMMIT on */
+	Slot	   *slot;
+	uint64		ticket;			/* 0: none was taken */
+	bool		lost;
+} Pending;
+
+/* context is NULL, and nothing else counts, when nothing is pending */
+static Pending pending;
+
+/* Of pending_memory, three quarters are the buffer's, one the rows'. */
+static Size
+pending_buffer_limit(void)
+{
+	return (Size) ectowatch_pending_memory * 1024 / 4 * 3;
+}
+
+static uint32
+pending_rows_limit(void)
+{
+	/* simplehash has up to twice the entries; an undo belongs to each */
+	Size		limit = (Size) ectowatch_pending_memory * 1024 / 4 /
+	(2 * sizeof(PendingRow) + sizeof(PendingUndo));
+
+	return (uint32) Min(limit, PG_INT32_MAX / 2);
+}
+
+static void
+pending_start(void)
+{
+	MemoryContext old;
+
+	memset(&pending, 0, sizeof(pending));
+	pending.file = -1;
+	pending.context = AllocSetContextCreate(TopTransactionContext,
+											"ectowatch pending",
+											ALLOCSET_DEFAULT_SIZES);
+	old = MemoryContextSwitchTo(pending.context);
+	pending.allocated = 1024;
+	pending.buffer = palloc(pending.allocated);
+	pending.maxcounts = 4;
+	pending.counts = palloc(pending.maxcounts * sizeof(PendingCount));
+	pending.rows = rowhash_create(pending.context, 64, NULL);
+	MemoryContextSwitchTo(old);
+}
+
+/* The memory goes with the transaction. */
+static void
+pending_end(void)
+{
+	if (pending.file >= 0)
+		FileClose(pending.file);
+	pending.context = NULL;
+}
+
+/*
+ * Notes how things are before the first change of this nesting level.
+ */
+static void
+pending_enter_level(void)
+{
+	int			nest = GetCurrentTransactionNestLevel();
+	PendingLevel *level;
+
+	if (nest == 1 ||
+		(pending.nlevels > 0 && pending.levels[pending.nlevels - 1].nest == nest))
+		return;
+
+	if (pending.nlevels == pending.maxlevels)
+	{
+		int			n = Max(8, pending.maxlevels * 2);
+		Size		size = n * sizeof(PendingLevel);
+
+		pending.levels = pending.levels ? repalloc(pending.levels, size) :
+			MemoryContextAlloc(pending.context, size);
+		pending.maxlevels = n;
+	}
+	level = &pending.levels[pending.nlevels];
+	level->nest = nest;
+	level->bytes = pending.spilled + pending.used;
+	level->nchanges = pending.nchanges;
+	level->nundo = pending.nundo;
+	level->ncounts = pending.ncounts;
+	level->counts = MemoryContextAlloc(pending.context,
+									   (pending.ncounts + 1) * sizeof(PendingCount));
+	memcpy(level->counts, pending.counts,
+		   pending.ncounts * sizeof(PendingCount));
+	pending.nlevels++;
+}
+
+/* --- rows --- */
+
+static void
+pending_forget(void)
+{
+	rowhash_reset(pending.rows);
+	pending.nundo = 0;
+	for (int i = 0; i < pending.nlevels; i++)
+		pending.levels[i].nundo = 0;
+	pending.forgot = true;
+}
+
+/* Remembers the newest change of a row; its former state goes to the journal. */
+static void
+pending_set_row(uint64 key, uint64 digest, CommandId command)
+{
+	PendingRow *row;
+	bool		found;
+
+	if (pending.rows->members >= pending_rows_limit() ||
+		pending.nundo >= pending_rows_limit())
+		pending_forget();
+
+	if (pending.nlevels > 0 && pending.nundo == pending.maxundo)
+	{
+		uint32		n = Max(64, pending.maxundo * 2);
+		Size		size = n * sizeof(PendingUndo);
+
+		pending.undo = pending.undo ? repalloc_huge(pending.undo, size) :
+			MemoryContextAllocHuge(pending.context, size);
+		pending.maxundo = n;
+	}
+
+	row = rowhash_insert(pending.rows, key, &found);
+	if (pending.nlevels > 0)
+	{
+		PendingUndo *undo = &pending.undo[pending.nundo++];
+
+		undo->row = *row;
+		undo->row.key = key;
+		undo->existed = found;
+	}
+	row->digest = digest;
+	row->command = command;
+}
+
+static uint64
+pending_row_key(uint32 watcher, const RowVersion *version)
+{
+	return hash_combine64(version->key,
+						  hash_combine64(hash_bytes_uint32_extended(watcher, 0),
+										 pending.epoch));
+}
+
+/* Whether a newer version of the row is pending already. */
+static bool
+pending_is_late(const PendingRow *row, const RowVersion *version)
+{
+	return row->command != InvalidCommandId &&
+		version->command != InvalidCommandId &&
+		version->command < row->command;
+}
+
+void
+pending_moved(uint32 watcher, const RowVersion *version)
+{
+	uint64		key;
+	PendingRow *row;
+
+	if (pending.context == NULL)
+		pending_start();
+	pending_enter_level();
+
+	key = pending_row_key(watcher, version);
+	row = rowhash_lookup(pending.rows, key);
+	if (row == NULL || !pending_is_late(row, version))
+		pending_set_row(key, 0, version->command);
+}
+
+void
+pending_forget_rows(void)
+{
+	if (pending.context != NULL)
+		pending.epoch++;
+}
+
+bool
+pending_remembers_rows(void)
+{
+	return pending.context == NULL || !pending.forgot;
+}
+
+/* --- collecting --- */
+
+static PendingCount *
+pending_count_of(uint32 watcher)
+{
+	/* from the end: the watcher of the last change is a good guess */
+	for (int i = pending.ncounts - 1; i >= 0; i--)
+	{
+		if (pending.counts[i].watcher == watcher)
+			return &pending.counts[i];
+	}
+	if (pending.ncounts == pending.maxcounts)
+	{
+		pending.counts = repalloc(pending.counts, 2 * pending.maxcounts *
+								  sizeof(PendingCount));
+		pending.maxcounts *= 2;
+	}
+	pending.counts[pending.ncounts].watcher = watcher;
+	pending.counts[pending.ncounts].changes = 0;
+	return &pending.counts[pending.ncounts++];
+}
+
+/* Moves the buffer to the file; after a failure the bytes are dropped. */
+static void
+pending_spill(void)
+{
+	if (pending.spill_id == 0 && !pending.failed)
+		pending.spill_id = spill_create(&pending.file);
+	if (pending.spill_id == 0 ||
+		!spill_write(pending.file, pending.spilled, pending.buffer, pending.used))
+		pending.failed = true;
+	pending.spilled += pending.used;
+	pending.used = 0;
+}
+
+void
+pending_add(const Change *change, const RowVersion *version)
+{
+	uint64		key = 0;
+	uint64		digest = 0;
+
+	if (pending.context == NULL)
+		pending_start();
+	pending_enter_level();
+
+	if (version != NULL)
+	{
+		PendingRow *row;
+
+		key = pending_row_key(change->watcher, version);
+		digest = hash_bytes_extended((const unsigned char *) change,
+									 change->size, 0);
+		digest += digest == 0;
+		row = rowhash_lookup(pending.rows, key);
+		if (row != NULL &&
+			(pending_is_late(row, version) || row->digest == digest))
+			return;
+	}
+
+	if (pending.used > 0 &&
+		pending.used + change->size > pending_buffer_limit())
+		pending_spill();
+	if (pending.used + change->size > pending.allocated)
+	{
+		Size		size = Max(2 * pending.allocated,
+							   pending.used + change->size);
+
+		pending.buffer = repalloc_huge(pending.buffer, size);
+		pending.allocated = size;
+	}
+
+	pending_count_of(change->watcher)->changes++;
+	if (version != NULL)
+		pending_set_row(key, digest, version->command);
+	memcpy(pending.buffer + pending.used, change, change->size);
+	pending.used += change->size;
+	pending.nchanges++;
+}
+
+bool
+pending_walk(PendingCallback callback, void *arg)
+{
+	if (pending.context == NULL)
+		return true;
+	if (pending.failed)
+		return false;
+
+	for (uint64 at = 0; at < pending.spilled;)
+	{
+		Change		header;
+		Change	   *change;
+
+		if (!spill_read(pending.file, at, &header, sizeof(header)))
+			return false;
+		change = palloc(header.size);
+		if (!spill_read(pending.file, at, change, header.size))
+			return false;
+		callback(change, arg);
+		pfree(change);
+		at += header.size;
+	}
+	for (Size at = 0; at < pending.used;)
+	{
+		const Change *change = (const Change *) (pending.buffer + at);
+
+		callback(change, arg);
+		at += change->size;
+	}
+	return true;
+}
+
+/* --- subtransactions --- */
+
+static void
+pending_roll_back(PendingLevel *level)
+{
+	if (level->bytes < pending.spilled)
+	{
+		pending.spilled = level->bytes;
+		pending.used = 0;
+	}
+	else
+		pending.used = level->bytes - pending.spilled;
+	pending.nchanges = level->nchanges;
+	pending.ncounts = level->ncounts;
+	memcpy(pending.counts, level->counts,
+		   level->ncounts * sizeof(PendingCount));
+
+	while (pending.nundo > level->nundo)
+	{
+		PendingUndo *undo = &pending.undo[--pending.nundo];
+		PendingRow *row = rowhash_lookup(pending.rows, undo->row.key);
+
+		/* rows forgotten since stay so */
+		if (row == NULL)
+			continue;
+		if (undo->existed)
+		{
+			row->digest = undo->row.digest;
+			row->command = undo->row.command;
+		}
+		else
+			rowhash_delete_item(pending.rows, row);
+	}
+}
+
+static void
+pending_subxact_callback(SubXactEvent event,
+						 SubTransactionId mySubid pg_attribute_unused(),
+						 SubTransactionId parentSubid pg_attribute_unused(),
+						 void *arg pg_attribute_unused())
+{
+	int			nest = GetCurrentTransactionNestLevel();
+	PendingLevel *level;
+
+	if (pending.context == NULL || pending.nlevels == 0)
+		return;
+	level = &pending.levels[pending.nlevels - 1];
+	if (level->nest < nest)
+		return;
+
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+	{
+		pending_roll_back(level);
+		pending.nlevels--;
+	}
+	else if (event == SUBXACT_EVENT_COMMIT_SUB)
+	{
+		/* the changes are the parent's now, and so is what was before them */
+		if (nest - 1 == 1 ||
+			(pending.nlevels > 1 && level[-1].nest == nest - 1))
+			pending.nlevels--;
+		else
+			level->nest = nest - 1;
+	}
+	if (pending.nlevels == 0)
+		pending.nundo = 0;
+}
+
+/* --- the end of the transaction --- */
+
+/*
+ * Takes a ticket and room, waiting a little for them if the queue is full.
+ */
+static bool
+pending_reserve(Queue *queue, Batch *batch)
+{
+	TimestampTz start;
+
+	if (queue_reserve(queue, batch))
+		return true;
+	if (queue_is_overrun(queue))
+		return false;
+
+	start = GetCurrentTimestamp();
+	while (!TimestampDifferenceExceeds(start, GetCurrentTimestamp(),
+									   ectowatch_queue_timeout))
+	{
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 1, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		if (queue_reserve(queue, batch))
+			return true;
+		if (queue_is_overrun(queue))
+			return false;
+	}
+	queue_set_overrun(queue);
+	return false;
+}
+
+/* Says, once per session, that this database cannot be served. */
+static void
+pending_warn_no_slot(void)
+{
+	static bool warned = false;
+
+	if (warned)
+		return;
+	warned = true;
+	ereport(WARNING,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("changes of watched tables are not delivered in this database"),
+			 errdetail("%d other databases use ectowatch already.",
+					   ectowatch_max_databases),
+			 errhint("Increase ectowatch.max_databases and restart the server.")));
+}
+
+static void
+pending_pre_commit(void)
+{
+	Queue	   *queue;
+	Batch		batch;
+
+	if (pending.nchanges == 0)
+		return;
+
+	pending.slot = slot_attach();
+	if (pending.slot == NULL)
+	{
+		pending_warn_no_slot();
+		return;
+	}
+	slot_request_worker(pending.slot);
+	queue = slot_queue(pending.slot);
+
+	if (pending.spilled > 0 || pending.used > queue_max_inline(queue))
+		pending_spill();
+	if (pending.file >= 0)
+	{
+		FileClose(pending.file);
+		pending.file = -1;
+	}
+
+	memset(&batch, 0, sizeof(batch));
+	batch.len = pending.spilled + pending.used;
+	batch.xid = U64FromFullTransactionId(GetTopFullTransactionId());
+	batch.spill_id = pending.spilled > 0 ? pending.spill_id : 0;
+	batch.nchanges = pending.nchanges;
+	batch.pid = MyProcPid;
+	batch.reserved_at = GetCurrentTimestamp();
+
+	if (pending.failed || !pending_reserve(queue, &batch))
+	{
+		pending.lost = true;
+		return;
+	}
+
+	pending.ticket = batch.ticket;
+	if (batch.spill_id == 0)
+		queue_write(queue, batch.ticket, 0, pending.buffer, pending.used);
+	WAIT_POINT_INTERRUPTIBLE("reserved");
+}
+
+static void
+pending_commit(void)
+{
+	bool		wake = false;
+
+	WAIT_POINT("commit");
+	if (pending.ticket != 0)
+		wake = queue_commit(slot_queue(pending.slot), pending.ticket,
+							GetCurrentTransactionStopTimestamp());
+	else if (pending.lost)
+	{
+		for (int i = 0; i < pending.ncounts; i++)
+		{
+			if (pending.counts[i].changes > 0)
+				slot_add_lost(pending.slot, pending.counts[i].watcher,
+							  pending.counts[i].changes);
+		}
+		wake = queue_worker_sleeps(slot_queue(pending.slot));
+	}
+
+	/* a file that the queue does not name is nobody's */
+	if (pending.spill_id != 0 &&
+		(pending.ticket == 0 || pending.spilled == 0))
+		spill_remove(pending.spill_id);
+	if (wake)
+		slot_wake_worker(pending.slot);
+	pending_end();
+}
+
+static void
+pending_abort(void)
+{
+	bool		wake = false;
+
+	if (pending.ticket != 0)
+		wake = queue_abort(slot_queue(pending.slot), pending.ticket);
+	if (pending.spill_id != 0)
+		spill_remove(pending.spill_id);
+	if (wake)
+		slot_wake_worker(pending.slot);
+	pending_end();
+}
+
+static void
+pending_xact_callback(XactEvent event, void *arg pg_attribute_unused())
+{
+	if (pending.context == NULL)
+		return;
+
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			pending_pre_commit();
+			break;
+		case XACT_EVENT_COMMIT:
+			pending_commit();
+			break;
+		case XACT_EVENT_ABORT:
+			pending_abort();
+			break;
+		case XACT_EVENT_PRE_PREPARE:
+			if (pending.nchanges > 0)
+				ereport(ERROR,
+						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 errmsg("cannot PREPARE a transaction that has changed watched tables"),
+						 errdetail("%u changes wait for the end of this transaction.",
+								   pending.nchanges),
+						 errhint("Use COMMIT, or remove the watchers of these tables with ectowatch_unwatch().")));
+			break;
+		case XACT_EVENT_PREPARE:
+			pending_abort();	/* what is here was rolled back */
+			break;
+		case XACT_EVENT_PARALLEL_PRE_COMMIT:
+		case XACT_EVENT_PARALLEL_COMMIT:
+		case XACT_EVENT_PARALLEL_ABORT:
+			break;
+	}
+}
+
+void
+pending_init(void)
+{
+	RegisterXactCallback(pending_xact_callback, NULL);
+	RegisterSubXactCallback(pending_subxact_callback, NULL);
+}

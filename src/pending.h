@@ -1,0 +1,50 @@
+/*-------------------------------------------------------------------------
+ *
+ * pending.h
+ *	  The changes of this transaction, and their hand-over at its end.
+ *
+ * Copyright (c) 2026, the ectowatch authors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ECTOWATCH_PENDING_H
+#define ECTOWATCH_PENDING_H
+
+#include "change.h"
+
+/* Registers the transaction callbacks; in _PG_init() only. */
+extern void pending_init(void);
+
+/*
+ * Which row version a change is about: 'key' is a hash of the watcher's key,
+ * 'command' the command that made the version.  A change is dropped when a
+ * later version of the same key is pending already; for that the key has to
+ * be unique, else 'command' is InvalidCommandId.
+ */
+typedef struct RowVersion
+{
+	uint64		key;
+	CommandId	command;
+} RowVersion;
+
+/*
+ * Adds a change to the current (sub)transaction, unless it equals the newest
+ * one of its watcher and key, or comes late.  'row' is NULL for changes that
+ * are not about a row.  Throws only for want of memory.
+ */
+extern void pending_add(const Change *change, const RowVersion *row);
+
+/* Notes that a later version of this watcher's row has left that key. */
+extern void pending_moved(uint32 watcher, const RowVersion *row);
+
+/* After a TRUNCATE rows with the same keys are others. */
+extern void pending_forget_rows(void);
+
+/* False where a late change could slip through: too many rows to remember. */
+extern bool pending_remembers_rows(void);
+
+/* Calls back for each pending change, in order.  False on an I/O error. */
+typedef void (*PendingCallback) (const Change *change, void *arg);
+extern bool pending_walk(PendingCallback callback, void *arg);
+
+#endif							/* ECTOWATCH_PENDING_H */

@@ -1,0 +1,197 @@
+/*-------------------------------------------------------------------------
+ *
+ * registry.c
+ *	  The table in which watchers are kept: its columns, and writing to it.
+ *
+ * It is written as core writes catalogs: no SPI, no triggers, no rights but
+ * those that the calling function checked.
+ *
+ * Copyright (c) 2026, the ectowatch authors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/indexing.h"
+#include "catalog/pg_type.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+#include "registry.h"
+
+int
+registry_event(const char *event)
+{
+	if (strcmp(event, "inserted") == 0)
+		return EVENT_INSERTED;
+	if (strcmp(event, "updated") == 0)
+		return EVENT_UPDATED;
+	if (strcmp(event, "deleted") == 0)
+		return EVENT_DELETED;
+	if (strcmp(event, "truncated") == 0)
+		return EVENT_TRUNCATED;
+	if (strcmp(event, "changed") == 0)
+		return EVENT_CHANGED;
+	return 0;
+}
+
+int
+registry_compare(const ListCell *a, const ListCell *b)
+{
+	uint32		ida = ((const WatcherDef *) lfirst(a))->id;
+	uint32		idb = ((const WatcherDef *) lfirst(b))->id;
+
+	return ida < idb ? -1 : ida > idb;
+}
+
+static List *
+names_from_array(Datum array)
+{
+	Datum	   *elements;
+	int			n;
+	List	   *names = NIL;
+
+	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false,
+					  TYPALIGN_INT, &elements, NULL, &n);
+	for (int i = 0; i < n; i++)
+		names = lappend(names, TextDatumGetCString(elements[i]));
+	return names;
+}
+
+static Datum
+names_to_array(List *names)
+{
+	Datum	   *elements = palloc((list_length(names) + 1) * sizeof(Datum));
+	int			n = 0;
+	ListCell   *lc;
+
+	foreach(lc, names)
+		elements[n++] = CStringGetTextDatum(lfirst(lc));
+	return PointerGetDatum(construct_array(elements, n, TEXTOID, -1, false,
+										   TYPALIGN_INT));
+}
+
+WatcherDef *
+registry_read(Relation registry, HeapTuple tuple)
+{
+	WatcherDef *def = palloc0(sizeof(WatcherDef));
+	Datum		values[Natts_registry];
+	bool		nulls[Natts_registry];
+
+#define VALUE(column)	(values[Anum_registry_##column - 1])
+	heap_deform_tuple(tuple, RelationGetDescr(registry), values, nulls);
+	def->id = DatumGetUInt32(VALUE(id));
+	def->name = TextDatumGetCString(VALUE(name));
+	def->relation = DatumGetObjectId(VALUE(relation));
+	def->event = TextDatumGetCString(VALUE(event));
+	def->events = registry_event(def->event);
+	if (!nulls[Anum_registry_label - 1])
+		def->label = TextDatumGetCString(VALUE(label));
+	def->trigger_columns = names_from_array(VALUE(trigger_columns));
+	def->extra_columns = names_from_array(VALUE(extra_columns));
+	def->key_columns = names_from_array(VALUE(key_columns));
+	def->key_given = DatumGetBool(VALUE(key_given));
+	def->run = DatumGetInt64(VALUE(run));
+#undef VALUE
+	return def;
+}
+
+static HeapTuple
+registry_form(Relation registry, const WatcherDef *def)
+{
+	Datum		values[Natts_registry];
+	bool		nulls[Natts_registry] = {false};
+
+#define VALUE(column)	(values[Anum_registry_##column - 1])
+	VALUE(id) = UInt32GetDatum(def->id);
+	VALUE(name) = CStringGetTextDatum(def->name);
+	VALUE(relation) = ObjectIdGetDatum(def->relation);
+	VALUE(event) = CStringGetTextDatum(def->event);
+	if (def->label)
+		VALUE(label) = CStringGetTextDatum(def->label);
+	else
+	{
+		VALUE(label) = (Datum) 0;
+		nulls[Anum_registry_label - 1] = true;
+	}
+	VALUE(trigger_columns) = names_to_array(def->trigger_columns);
+	VALUE(extra_columns) = names_to_array(def->extra_columns);
+	VALUE(key_columns) = names_to_array(def->key_columns);
+	VALUE(key_given) = BoolGetDatum(def->key_given);
+	VALUE(run) = Int64GetDatum(def->run);
+#undef VALUE
+	return heap_form_tuple(RelationGetDescr(registry), values, nulls);
+}
+
+/* The relation may be gone, and with it all plans. */
+static void
+registry_invalidate(Oid relation)
+{
+	if (SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relation)))
+		CacheInvalidateRelcacheByRelid(relation);
+	CommandCounterIncrement();
+}
+
+/* The current row of a watcher; the result has to be freed. */
+static HeapTuple
+registry_lookup(Relation registry, uint32 id)
+{
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, Anum_registry_id, BTEqualStrategyNumber, F_INT4EQ,
+				UInt32GetDatum(id));
+	scan = systable_beginscan(registry, InvalidOid, false, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+		tuple = heap_copytuple(tuple);
+	systable_endscan(scan);
+	return tuple;
+}
+
+void
+registry_insert(const WatcherDef *def)
+{
+	Relation	registry = table_open(watcher_registry_oid(), RowExclusiveLock);
+
+	CatalogTupleInsert(registry, registry_form(registry, def));
+	table_close(registry, NoLock);
+	registry_invalidate(def->relation);
+}
+
+void
+registry_update(const WatcherDef *def)
+{
+	Relation	registry = table_open(watcher_registry_oid(), RowExclusiveLock);
+	HeapTuple	current = registry_lookup(registry, def->id);
+	HeapTuple	tuple = registry_form(registry, def);
+
+	if (!HeapTupleIsValid(current))
+		elog(ERROR, "watcher %u is not in the registry", def->id);
+	CatalogTupleUpdate(registry, &current->t_self, tuple);
+	table_close(registry, NoLock);
+	registry_invalidate(def->relation);
+}
+
+bool
+registry_remove(const WatcherDef *def)
+{
+	Relation	registry = table_open(watcher_registry_oid(), RowExclusiveLock);
+	HeapTuple	current = registry_lookup(registry, def->id);
+
+	if (HeapTupleIsValid(current))
+		CatalogTupleDelete(registry, &current->t_self);
+	table_close(registry, NoLock);
+	registry_invalidate(def->relation);
+	return HeapTupleIsValid(current);
+}

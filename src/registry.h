@@ -1,0 +1,52 @@
+/*-------------------------------------------------------------------------
+ *
+ * registry.h
+ *	  The table in which watchers are kept: its columns, and writing to it.
+ *
+ * Copyright (c) 2026, the ectowatch authors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ECTOWATCH_REGISTRY_H
+#define ECTOWATCH_REGISTRY_H
+
+#include "access/htup.h"
+
+#include "watcher.h"
+
+#define REGISTRY_NAME				"ectowatch_registry"
+#define REGISTRY_RELATION_INDEX		"ectowatch_registry_relation_idx"
+
+#define Anum_registry_id				1
+#define Anum_registry_name				2
+#define Anum_registry_relation			3
+#define Anum_registry_event				4
+#define Anum_registry_label				5
+#define Anum_registry_trigger_columns	6
+#define Anum_registry_extra_columns		7
+#define Anum_registry_key_columns		8
+#define Anum_registry_key_given			9
+#define Anum_registry_run				10
+#define Natts_registry					10
+
+/* A row of the registry, in the current memory context. */
+extern WatcherDef *registry_read(Relation registry, HeapTuple tuple);
+
+/* By id; for list_sort(). */
+extern int	registry_compare(const ListCell *a, const ListCell *b);
+
+/*
+ * The events that a name stands for; 0 if it stands for none.
+ */
+extern int	registry_event(const char *event);
+
+/*
+ * Add, replace (by id), or remove (by id) a row, and invalidate the watched
+ * relation's plans.  The caller holds a lock on the registry that keeps out
+ * other writers of that row.  registry_remove() says whether it was there.
+ */
+extern void registry_insert(const WatcherDef *def);
+extern void registry_update(const WatcherDef *def);
+extern bool registry_remove(const WatcherDef *def);
+
+#endif							/* ECTOWATCH_REGISTRY_H */

@@ -1,0 +1,474 @@
+/*-------------------------------------------------------------------------
+ *
+ * slot.c
+ *	  The shared memory of one database: its queue, its ring, its worker.
+ *
+ * There are ectowatch.max_databases slots in main shared memory.  A slot is
+ * claimed by the first backend of a database that captures or calls, and
+ * stays with it until DROP DATABASE or the end of the server; pages of a slot
+ * that nobody claimed are never touched.
+ *
+ * Fields of a slot, and who touches them:
+ *
+ *	database, used, barred	under control->lock.  'database' is also read
+ *							without, by the backends of that database: it does
+ *							not change while there are any.
+ *	worker_pid				under control->lock; stored by the worker
+ *	worker_procno			stored by the worker, read by those who wake it.
+ *							Waking a process that has inherited the number is
+ *							harmless.
+ *	wanted					set by anyone, once; cleared with the slot
+ *	progress, watchers		stored by the worker, read by all
+ *	lost, lost_any			added to by committing backends, taken by the
+ *							worker: first the count, then, after a full
+ *							barrier, the flag; the worker clears the flag
+ *							first
+ *	changed, queue, ring	each with rules of its own
+ *
+ * Life of a slot's worker, and who moves it on:
+ *
+ *		none, not wanted	-> none, wanted		slot_request_worker()
+ *		none, wanted		-> starting			the launcher
+ *		starting			-> running			slot_claim_worker()
+ *		running				-> none, wanted		exit of the worker
+ *
+ * While barred is above zero no worker may claim the slot, and the launcher
+ * starts none.  A worker that comes too late, or twice, is refused by
+ * slot_claim_worker() and goes away.
+ *
+ * Lock order: control->lock is an LWLock and a leaf; nobody waits for another
+ * process while holding it.
+ *
+ * Copyright (c) 2026, the ectowatch authors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <signal.h>
+
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
+#include "storage/shmem.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "ectowatch.h"
+#include "slot.h"
+
+#define NO_PROC		PG_UINT32_MAX
+
+struct Slot
+{
+	Oid			database;
+	bool		used;			/* has been claimed before */
+	int			barred;
+	int			worker_pid;
+	pg_atomic_uint32 worker_procno;
+	pg_atomic_uint32 wanted;
+	ConditionVariable changed;
+	SlotProgress progress;
+
+	char		pad[PG_CACHE_LINE_SIZE];
+	pg_atomic_uint32 lost_any;
+	pg_atomic_uint64 lost[SLOT_MAX_WATCHERS];
+	SlotWatcher watchers[SLOT_MAX_WATCHERS];
+
+	/* queue and ring follow */
+};
+
+typedef struct SlotControl
+{
+	LWLock	   *lock;
+	uint64		run;
+	pg_atomic_uint32 launcher_procno;
+} SlotControl;
+
+static SlotControl *control;
+static char *slots;				/* the first one; slot_stride() apart */
+
+static Slot *my_slot;			/* of this process's database */
+
+/*
+ * Descriptors for batches: four for each backend that may exist, so that it
+ * is the bytes that run out first, and room for 1000 small ones at least.
+ */
+static uint32
+slot_nbatches(void)
+{
+	uint32		n = 1024;
+
+	while (n < 4 * (uint32) MaxBackends)
+		n *= 2;
+	return n;
+}
+
+static Size
+slot_queue_bytes(void)
+{
+	return MAXALIGN(mul_size(ectowatch_queue_size, 1024));
+}
+
+static Size
+slot_ring_bytes(void)
+{
+	Size		bytes = mul_size(ectowatch_ring_size, 1024);
+
+	return bytes - bytes % RING_CHUNK_SIZE;
+}
+
+static Size
+slot_ring_offset(void)
+{
+	return add_size(CACHELINEALIGN(sizeof(Slot)),
+					CACHELINEALIGN(queue_shmem_size(slot_queue_bytes(),
+													slot_nbatches())));
+}
+
+static Size
+slot_stride(void)
+{
+	return CACHELINEALIGN(add_size(slot_ring_offset(),
+								   ring_shmem_size(slot_ring_bytes())));
+}
+
+Size
+slot_shmem_size(void)
+{
+	return add_size(CACHELINEALIGN(sizeof(SlotControl)),
+					mul_size(slot_stride(), ectowatch_max_databases));
+}
+
+/* The caller holds AddinShmemInitLock. */
+void
+slot_shmem_init(void)
+{
+	bool		found;
+
+	control = ShmemInitStruct(ECTOWATCH_NAME, slot_shmem_size(), &found);
+	slots = (char *) control + CACHELINEALIGN(sizeof(SlotControl));
+	my_slot = NULL;
+	if (found)
+		return;
+
+	control->lock = &GetNamedLWLockTranche(ECTOWATCH_NAME)->lock;
+	if (!pg_strong_random(&control->run, sizeof(control->run)))
+		control->run = (uint64) GetCurrentTimestamp();
+	control->run = (control->run >> 1) | 1; /* fits bigint, is not 0 */
+	pg_atomic_init_u32(&control->launcher_procno, NO_PROC);
+	for (int i = 0; i < ectowatch_max_databases; i++)
+	{
+		Slot	   *slot = slot_get(i);
+
+		slot->database = InvalidOid;
+		slot->used = false;
+		slot->barred = 0;
+		slot->worker_pid = 0;
+		pg_atomic_init_u32(&slot->worker_procno, NO_PROC);
+		pg_atomic_init_u32(&slot->wanted, 0);
+		ConditionVariableInit(&slot->changed);
+	}
+}
+
+/* The rest is set when a database claims the slot. */
+static void
+slot_claim(Slot *slot, Oid database)
+{
+	/* shared memory comes zeroed, so only a former user's traces matter */
+	if (slot->used)
+	{
+		memset(&slot->progress, 0, sizeof(slot->progress));
+		memset(slot->lost, 0, sizeof(slot->lost));
+		memset(slot->watchers, 0, sizeof(slot->watchers));
+	}
+	pg_atomic_init_u32(&slot->lost_any, 0);
+	pg_atomic_init_u32(&slot->wanted, 0);
+	queue_init(slot_queue(slot), slot_queue_bytes(), slot_nbatches());
+	ring_init(slot_ring(slot), slot_ring_bytes());
+	slot->used = true;
+	slot->database = database;
+}
+
+Slot *
+slot_attach(void)
+{
+	Slot	   *free_slot = NULL;
+
+	Assert(OidIsValid(MyDatabaseId));
+
+	if (my_slot != NULL)
+		return my_slot;
+	if (control == NULL)
+		return NULL;
+
+	LWLockAcquire(control->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < ectowatch_max_databases && my_slot == NULL; i++)
+	{
+		Slot	   *slot = slot_get(i);
+
+		if (slot->database == MyDatabaseId)
+			my_slot = slot;
+		else if (slot->database == InvalidOid && free_slot == NULL)
+			free_slot = slot;
+	}
+	if (my_slot == NULL && free_slot != NULL)
+	{
+		slot_claim(free_slot, MyDatabaseId);
+		my_slot = free_slot;
+	}
+	LWLockRelease(control->lock);
+
+	return my_slot;
+}
+
+int
+slot_count(void)
+{
+	return control ? ectowatch_max_databases : 0;
+}
+
+Slot *
+slot_get(int i)
+{
+	return (Slot *) (slots + i * slot_stride());
+}
+
+Oid
+slot_database(Slot *slot)
+{
+	return slot->database;
+}
+
+Queue *
+slot_queue(Slot *slot)
+{
+	return (Queue *) ((char *) slot + CACHELINEALIGN(sizeof(Slot)));
+}
+
+Ring *
+slot_ring(Slot *slot)
+{
+	return (Ring *) ((char *) slot + slot_ring_offset());
+}
+
+SlotProgress *
+slot_progress(Slot *slot)
+{
+	return &slot->progress;
+}
+
+SlotWatcher *
+slot_watcher(Slot *slot, uint32 id)
+{
+	return &slot->watchers[id % SLOT_MAX_WATCHERS];
+}
+
+ConditionVariable *
+slot_changed(Slot *slot)
+{
+	return &slot->changed;
+}
+
+uint64
+slot_run(void)
+{
+	return control->run;
+}
+
+static void
+slot_wake(pg_atomic_uint32 *procno)
+{
+	uint32		n = pg_atomic_read_u32(procno);
+
+	if (n != NO_PROC)
+		SetLatch(&ProcGlobal->allProcs[n].procLatch);
+}
+
+void
+slot_request_worker(Slot *slot)
+{
+	if (pg_atomic_read_u32(&slot->wanted) == 0 &&
+		pg_atomic_exchange_u32(&slot->wanted, 1) == 0)
+		slot_wake(&control->launcher_procno);
+}
+
+void
+slot_wake_worker(Slot *slot)
+{
+	slot_wake(&slot->worker_procno);
+}
+
+int
+slot_worker_pid(Slot *slot)
+{
+	int			pid;
+
+	LWLockAcquire(control->lock, LW_SHARED);
+	pid = slot->worker_pid;
+	LWLockRelease(control->lock);
+	return pid;
+}
+
+void
+slot_add_lost(Slot *slot, uint32 watcher, uint64 changes)
+{
+	pg_atomic_fetch_add_u64(&slot->lost[watcher % SLOT_MAX_WATCHERS], changes);
+	pg_atomic_write_u32(&slot->lost_any, 1);
+}
+
+bool
+slot_has_lost(Slot *slot)
+{
+	return pg_atomic_read_u32(&slot->lost_any) != 0;
+}
+
+uint64
+slot_take_lost(Slot *slot, uint32 *entry)
+{
+	pg_atomic_write_u32(&slot->lost_any, 0);
+	pg_memory_barrier();
+
+	for (uint32 i = 0; i < SLOT_MAX_WATCHERS; i++)
+	{
+		uint64		lost = pg_atomic_read_u64(&slot->lost[i]);
+
+		if (lost > 0)
+		{
+			pg_atomic_fetch_sub_u64(&slot->lost[i], lost);
+			pg_atomic_write_u32(&slot->lost_any, 1);	/* there may be more */
+			*entry = i;
+			return lost;
+		}
+	}
+	return 0;
+}
+
+/* before_shmem_exit callback of the worker */
+static void
+slot_release_worker(int code pg_attribute_unused(), Datum arg)
+{
+	Slot	   *slot = (Slot *) DatumGetPointer(arg);
+
+	LWLockAcquire(control->lock, LW_EXCLUSIVE);
+	slot->worker_pid = 0;
+	pg_atomic_write_u32(&slot->worker_procno, NO_PROC);
+	LWLockRelease(control->lock);
+
+	ConditionVariableBroadcast(&slot->changed);
+	slot_wake(&control->launcher_procno);
+}
+
+bool
+slot_claim_worker(Slot *slot)
+{
+	bool		claimed = false;
+
+	LWLockAcquire(control->lock, LW_EXCLUSIVE);
+	if (slot->database == MyDatabaseId && slot->worker_pid == 0 &&
+		slot->barred == 0)
+	{
+		slot->worker_pid = MyProcPid;
+		pg_atomic_write_u32(&slot->worker_procno, MyProc->pgprocno);
+		claimed = true;
+	}
+	if (claimed)
+		before_shmem_exit(slot_release_worker, PointerGetDatum(slot));
+	LWLockRelease(control->lock);
+	return claimed;
+}
+
+/* before_shmem_exit callback of the launcher */
+static void
+slot_release_launcher(int code pg_attribute_unused(),
+					  Datum arg pg_attribute_unused())
+{
+	pg_atomic_write_u32(&control->launcher_procno, NO_PROC);
+}
+
+void
+slot_register_launcher(void)
+{
+	before_shmem_exit(slot_release_launcher, (Datum) 0);
+	pg_atomic_write_u32(&control->launcher_procno, MyProc->pgprocno);
+}
+
+bool
+slot_needs_worker(Slot *slot)
+{
+	bool		needs;
+
+	LWLockAcquire(control->lock, LW_SHARED);
+	needs = OidIsValid(slot->database) &&
+		pg_atomic_read_u32(&slot->wanted) != 0 &&
+		slot->worker_pid == 0 && slot->barred == 0;
+	LWLockRelease(control->lock);
+	return needs;
+}
+
+static Slot *
+slot_of(Oid database)
+{
+	for (int i = 0; i < slot_count(); i++)
+	{
+		if (slot_get(i)->database == database)
+			return slot_get(i);
+	}
+	return NULL;
+}
+
+bool
+slot_bar_worker(Oid database)
+{
+	Slot	   *slot;
+
+	if (control == NULL)
+		return false;
+
+	LWLockAcquire(control->lock, LW_EXCLUSIVE);
+	slot = slot_of(database);
+	if (slot != NULL)
+		slot->barred++;
+	LWLockRelease(control->lock);
+	return slot != NULL;
+}
+
+void
+slot_end_worker(Oid database)
+{
+	Slot	   *slot = slot_of(database);
+
+	ConditionVariablePrepareToSleep(&slot->changed);
+	for (;;)
+	{
+		int			pid = slot_worker_pid(slot);
+
+		if (pid == 0)
+			break;
+		kill(pid, SIGTERM);
+		ConditionVariableTimedSleep(&slot->changed, 100, PG_WAIT_EXTENSION);
+	}
+	ConditionVariableCancelSleep();
+}
+
+void
+slot_unbar_worker(Oid database, bool dropped)
+{
+	Slot	   *slot;
+
+	LWLockAcquire(control->lock, LW_EXCLUSIVE);
+	slot = slot_of(database);
+	if (slot != NULL)
+	{
+		slot->barred--;
+		if (dropped)
+		{
+			slot->database = InvalidOid;
+			pg_atomic_write_u32(&slot->wanted, 0);
+		}
+	}
+	LWLockRelease(control->lock);
+	slot_wake(&control->launcher_procno);
+}

@@ -1,0 +1,154 @@
+/*-------------------------------------------------------------------------
+ *
+ * slot.h
+ *	  The shared memory of one database: its queue, its ring, its worker.
+ *
+ * The rules for each part are told at the top of slot.c.
+ *
+ * Copyright (c) 2026, the ectowatch authors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ECTOWATCH_SLOT_H
+#define ECTOWATCH_SLOT_H
+
+#include "port/atomics.h"
+#include "storage/condition_variable.h"
+
+#include "queue.h"
+#include "ring.h"
+
+typedef struct Slot Slot;
+
+/*
+ * Watchers of one database at a time.  Ids of living watchers differ modulo
+ * this number, so that each has an entry of its own in the slot.
+ */
+#define SLOT_MAX_WATCHERS	8192
+
+/*
+ * What the worker knows of one watcher.  Written by the worker alone; read by
+ * all, each field by itself.
+ */
+typedef struct SlotWatcher
+{
+	pg_atomic_uint32 id;		/* whose entry this is; 0: nobody's yet */
+	bool		gap_told;		/* worker's: listeners know that a restart may
+								 * have lost something, */
+	uint64		gap_attempt;	/* or will, if this transaction commits */
+	char		name[NAMEDATALEN];	/* set before id */
+
+	pg_atomic_uint64 changes;	/* put into the ring */
+	pg_atomic_uint64 notified;	/* sent to the channel */
+	pg_atomic_uint64 lost;		/* became gaps, for want of room */
+	pg_atomic_uint64 skipped;	/* not sent: overtaken before NOTIFY */
+	pg_atomic_uint64 last_position;
+	pg_atomic_uint64 last_at;	/* TimestampTz, commit time of the newest */
+	pg_atomic_uint64 evicted;	/* no longer in the ring: how many, */
+	pg_atomic_uint64 evicted_position;	/* and the newest of them */
+
+	/* worker's: a gap to be told on the channel */
+	uint64		gap_changes;
+	uint64		gap_from;
+	uint64		gap_to;
+} SlotWatcher;
+
+/* The worker's counters and places; it writes, all read. */
+typedef struct SlotProgress
+{
+	pg_atomic_uint64 run_start; /* first position since the server started;
+								 * 0: the worker has none yet */
+	pg_atomic_uint64 position_end;	/* behind the last one it may give */
+	pg_atomic_uint64 newest_position;	/* the last one it gave */
+	pg_atomic_uint64 batches;	/* taken and committed */
+	pg_atomic_uint64 aborted;	/* taken and aborted */
+	pg_atomic_uint64 spilled;	/* of batches: came by file */
+	pg_atomic_uint64 changes;	/* put into the ring */
+	pg_atomic_uint64 last_at;	/* when, TimestampTz */
+	pg_atomic_uint64 notified;	/* messages sent */
+	pg_atomic_uint64 notify_commits;	/* transactions that took */
+	pg_atomic_uint64 notified_at;	/* when the last one was */
+	pg_atomic_uint64 notify_offset; /* of the next record to be sent */
+	pg_atomic_uint64 notify_position;	/* of the last one sent */
+	pg_atomic_uint32 notify_blocked;	/* NOTIFY's queue is too full */
+	pg_atomic_uint64 lost;		/* changes that became gaps */
+	pg_atomic_uint64 skipped;	/* changes not sent, overtaken */
+} SlotProgress;
+
+/* --- start of the server (ectowatch.c) --- */
+
+extern Size slot_shmem_size(void);
+extern void slot_shmem_init(void);
+
+/* --- any process --- */
+
+/*
+ * The slot of this process's database; claims one if there is none.  NULL if
+ * all are taken.  May be called in a transaction only.
+ */
+extern Slot *slot_attach(void);
+
+/* The slots by number; one without a database is free. */
+extern int	slot_count(void);
+extern Slot *slot_get(int i);
+extern Oid	slot_database(Slot *slot);
+
+extern Queue *slot_queue(Slot *slot);
+extern Ring *slot_ring(Slot *slot);
+extern SlotProgress *slot_progress(Slot *slot);
+
+/* The entry that belongs to a watcher's id; check the id in it. */
+extern SlotWatcher *slot_watcher(Slot *slot, uint32 id);
+
+/* Broadcast when the ring has grown or the worker comes or goes. */
+extern ConditionVariable *slot_changed(Slot *slot);
+
+/* Random, not 0; another one after each start of shared memory. */
+extern uint64 slot_run(void);
+
+/* Sees to it that there will be a worker.  Legal where nothing may fail. */
+extern void slot_request_worker(Slot *slot);
+
+/* Sets the worker's latch.  Legal where nothing may fail. */
+extern void slot_wake_worker(Slot *slot);
+
+/* 0: none is running. */
+extern int	slot_worker_pid(Slot *slot);
+
+/*
+ * Counts changes of a watcher that are dropped for want of room.  The worker
+ * makes a gap of them.  Legal where nothing may fail.
+ */
+extern void slot_add_lost(Slot *slot, uint32 watcher, uint64 changes);
+
+/* --- the worker --- */
+
+/* Becomes the slot's only worker until this process ends; false: not now. */
+extern bool slot_claim_worker(Slot *slot);
+
+/* Takes what slot_add_lost() counted for some watcher; 0: nothing left. */
+extern bool slot_has_lost(Slot *slot);
+extern uint64 slot_take_lost(Slot *slot, uint32 *entry);
+
+/* --- the launcher --- */
+
+extern void slot_register_launcher(void);
+
+/* Whether a worker is wanted for the slot and there is none. */
+extern bool slot_needs_worker(Slot *slot);
+
+/* --- commands on databases (ddl.c) --- */
+
+/*
+ * Keeps workers out of a database until slot_unbar_worker().  False, and
+ * nothing done, if the database has no slot.
+ */
+extern bool slot_bar_worker(Oid database);
+
+/* Ends the worker of a barred database and waits for that, interruptibly. */
+extern void slot_end_worker(Oid database);
+
+/* Lets them in again; 'dropped': the slot becomes free instead. */
+extern void slot_unbar_worker(Oid database, bool dropped);
+
+#endif							/* ECTOWATCH_SLOT_H */

@@ -1,0 +1,37 @@
+/*-------------------------------------------------------------------------
+ *
+ * spill.h
+ *	  Temporary files for batches that are too long for memory or queue.
+ *
+ * Nothing here throws for a file that cannot be written or read: a write
+ * must not fail for want of disk (P3).  See spill.c for who owns a file when.
+ *
+ * Copyright (c) 2026, the ectowatch authors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ECTOWATCH_SPILL_H
+#define ECTOWATCH_SPILL_H
+
+#include "storage/fd.h"
+
+/*
+ * Creates a file of this backend and returns its id, which is never 0;
+ * 0 if that failed.  *file has to be closed with FileClose().
+ */
+extern uint64 spill_create(File *file);
+
+/* Opens another process's file for reading; below 0 if that failed. */
+extern File spill_open(uint64 id);
+
+/* Write and read all of it, or return false.  errno tells why. */
+extern bool spill_write(File file, uint64 offset, const void *from, Size len);
+extern bool spill_read(File file, uint64 offset, void *to, Size len);
+
+/* Removes a file; a failure is logged.  Legal where nothing may fail. */
+extern void spill_remove(uint64 id);
+
+/* Removes what a former run of the server left; at start only. */
+extern void spill_remove_all(void);
+
+#endif							/* ECTOWATCH_SPILL_H */

@@ -1,0 +1,429 @@
+/*-------------------------------------------------------------------------
+ *
+ * watcher.c
+ *	  What is watched: the registry of watchers and this backend's cache.
+ *
+ * The registry is a table of the extension, a row per watcher.  It is read
+ * with a catalog snapshot, which is always the newest: a transaction under
+ * REPEATABLE READ captures for the watchers that there are, not for those that
+ * there were.
+ *
+ * The cache holds, by trigger, what that trigger has to do: the watchers of
+ * the relation for which it was made, with their columns looked up in the
+ * relation that fires it.  A partition's trigger is a clone; the relation for
+ * which it was made is found through its parents in pg_trigger, and columns
+ * go by name, for a partition may have them in another order.
+ *
+ * Who changes the registry invalidates the watched relation, as DDL on it
+ * does by itself.  The callback only marks; the plan is made anew when the
+ * trigger next fires.  Making one takes no lock on the watched relation beyond
+ * what the writer has, and none on its parents, and must not fail because a
+ * column has gone.
+ *
+ * Copyright (c) 2026, the ectowatch authors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/indexing.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_index.h"
+#include "catalog/pg_trigger.h"
+#include "catalog/pg_type.h"
+#include "commands/extension.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+#include "ectowatch.h"
+#include "pending.h"
+#include "registry.h"
+#include "slot.h"
+#include "watcher.h"
+
+typedef struct CachedPlan
+{
+	Oid			trigger;		/* hash key */
+	bool		valid;
+	MemoryContext context;		/* of the plan, or NULL */
+	TriggerPlan *plan;
+} CachedPlan;
+
+static HTAB *plans;
+
+/* --- invalidation --- */
+
+static void
+plans_invalidate(Oid relation)
+{
+	HASH_SEQ_STATUS scan;
+	CachedPlan *entry;
+
+	if (plans == NULL)
+		return;
+	hash_seq_init(&scan, plans);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+	{
+		if (!OidIsValid(relation) || entry->plan == NULL ||
+			entry->plan->relation == relation ||
+			entry->plan->origin == relation)
+			entry->valid = false;
+	}
+}
+
+static void
+relcache_callback(Datum arg pg_attribute_unused(), Oid relation)
+{
+	plans_invalidate(relation);
+}
+
+/* a schema may have another name */
+static void
+namespace_callback(Datum arg pg_attribute_unused(),
+				   int cacheid pg_attribute_unused(),
+				   uint32 hashvalue pg_attribute_unused())
+{
+	plans_invalidate(InvalidOid);
+}
+
+void
+watcher_init(void)
+{
+	/* callbacks are a backend's own: see watcher_cache_start() */
+}
+
+static void
+watcher_cache_start(void)
+{
+	HASHCTL		ctl;
+
+	ctl.keysize = sizeof(Oid);
+	ctl.entrysize = sizeof(CachedPlan);
+	ctl.hcxt = CacheMemoryContext;
+	plans = hash_create("ectowatch plans", 64, &ctl,
+						HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	CacheRegisterRelcacheCallback(relcache_callback, (Datum) 0);
+	CacheRegisterSyscacheCallback(NAMESPACEOID, namespace_callback, (Datum) 0);
+}
+
+/* --- the cache --- */
+
+/* The relation for which a trigger, perhaps a clone of it, was made. */
+static Oid
+trigger_origin(Oid trigger)
+{
+	Oid			origin = InvalidOid;
+	Relation	pg_trigger = table_open(TriggerRelationId, AccessShareLock);
+
+	while (OidIsValid(trigger))
+	{
+		ScanKeyData key;
+		SysScanDesc scan;
+		HeapTuple	tuple;
+
+		ScanKeyInit(&key, Anum_pg_trigger_oid, BTEqualStrategyNumber, F_OIDEQ,
+					ObjectIdGetDatum(trigger));
+		scan = systable_beginscan(pg_trigger, TriggerOidIndexId, true, NULL,
+								  1, &key);
+		trigger = InvalidOid;
+		tuple = systable_getnext(scan);
+		if (HeapTupleIsValid(tuple))
+		{
+			origin = ((Form_pg_trigger) GETSTRUCT(tuple))->tgrelid;
+			trigger = ((Form_pg_trigger) GETSTRUCT(tuple))->tgparentid;
+		}
+		systable_endscan(scan);
+	}
+	table_close(pg_trigger, AccessShareLock);
+	return origin;
+}
+
+static AttrNumber
+column_number(TupleDesc desc, const char *name)
+{
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		if (!att->attisdropped && strcmp(NameStr(att->attname), name) == 0)
+			return att->attnum;
+	}
+	return InvalidAttrNumber;
+}
+
+static bool
+plan_has_column(const WatcherPlan *plan, AttrNumber attnum)
+{
+	for (int i = 0; i < plan->ncolumns; i++)
+	{
+		if (plan->columns[i].attnum == attnum)
+			return true;
+	}
+	return false;
+}
+
+/* Adds the columns that there are. */
+static void
+plan_add_columns(WatcherPlan *plan, TupleDesc desc, List *names)
+{
+	ListCell   *lc;
+
+	foreach(lc, names)
+	{
+		AttrNumber	attnum = column_number(desc, lfirst(lc));
+
+		if (attnum == InvalidAttrNumber)
+			plan->incomplete = true;
+		else if (!plan_has_column(plan, attnum))
+			message_column_init(&plan->columns[plan->ncolumns++], desc, attnum);
+	}
+}
+
+/*
+ * Whether no two rows of a watched relation can have the same key: it has
+ * all columns of a unique index, none of which can be null.  Of a partition
+ * only indexes count that belong to one of the whole.
+ */
+static bool
+plan_key_is_unique(const WatcherPlan *plan, Relation relation, Oid origin)
+{
+	List	   *indexes = RelationGetIndexList(relation);
+	bool		unique = false;
+	ListCell   *lc;
+
+	foreach(lc, indexes)
+	{
+		Oid			oid = lfirst_oid(lc);
+		HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(oid));
+		Form_pg_index index;
+		bool		covered;
+
+		if (!HeapTupleIsValid(tuple))
+			continue;
+		index = (Form_pg_index) GETSTRUCT(tuple);
+		covered = index->indisunique && index->indimmediate &&
+			index->indisvalid &&
+			heap_attisnull(tuple, Anum_pg_index_indpred, NULL) &&
+			(RelationGetRelid(relation) == origin || get_rel_relispartition(oid));
+		for (int i = 0; covered && i < index->indnkeyatts; i++)
+		{
+			AttrNumber	attnum = index->indkey.values[i];
+
+			covered = attnum > 0 &&
+				TupleDescAttr(RelationGetDescr(relation), attnum - 1)->attnotnull;
+			if (covered)
+			{
+				covered = false;
+				for (int k = 0; k < plan->nkeys; k++)
+				{
+					if (plan->columns[k].attnum == attnum)
+						covered = true;
+				}
+			}
+		}
+		ReleaseSysCache(tuple);
+		unique = unique || covered;
+	}
+	list_free(indexes);
+	return unique;
+}
+
+static void
+plan_watcher(WatcherPlan *plan, const WatcherDef *def, Relation relation,
+			 Oid origin)
+{
+	TupleDesc	desc = RelationGetDescr(relation);
+	int			n = list_length(def->key_columns) +
+		list_length(def->extra_columns);
+	ListCell   *lc;
+
+	memset(plan, 0, sizeof(*plan));
+	plan->id = def->id;
+	plan->name = def->name;
+	plan->fresh = def->run == slot_run();
+	plan->columns = palloc0((n + 1) * sizeof(MessageColumn));
+	plan_add_columns(plan, desc, def->key_columns);
+	plan->nkeys = plan->ncolumns;
+	plan_add_columns(plan, desc, def->extra_columns);
+	for (int i = 0; i < plan->ncolumns; i++)
+		plan->foreign_json = plan->foreign_json || plan->columns[i].foreign_json;
+
+	plan->triggers = palloc0((list_length(def->trigger_columns) + 1) *
+							 sizeof(MessageColumn));
+	foreach(lc, def->trigger_columns)
+	{
+		AttrNumber	attnum = column_number(desc, lfirst(lc));
+
+		/* if all of them have gone, every update is a change again */
+		if (attnum != InvalidAttrNumber)
+			message_column_init(&plan->triggers[plan->ntriggers++], desc, attnum);
+	}
+	plan->key_unique = plan_key_is_unique(plan, relation, origin);
+
+	if (plan->incomplete)
+		ereport(WARNING,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("watcher \"%s\" names a column that relation \"%s\" no longer has",
+						def->name, RelationGetRelationName(relation)),
+				 errdetail("Its messages come without that column, marked as partial."),
+				 errhint("Call ectowatch_watch() again with the columns that there are.")));
+}
+
+static TriggerPlan *
+plan_make(Relation relation, Oid trigger, int event)
+{
+	TriggerPlan *plan = palloc0(sizeof(TriggerPlan));
+	List	   *defs;
+	ListCell   *lc;
+
+	plan->trigger = trigger;
+	plan->relation = RelationGetRelid(relation);
+	plan->origin = trigger_origin(trigger);
+	plan->origin_name = watcher_relation_name(plan->origin);
+	defs = OidIsValid(plan->origin) && plan->origin_name ?
+		watcher_list(plan->origin) : NIL;
+	plan->watchers = palloc((list_length(defs) + 1) * sizeof(WatcherPlan));
+	foreach(lc, defs)
+	{
+		WatcherDef *def = lfirst(lc);
+
+		if (def->events & event)
+			plan_watcher(&plan->watchers[plan->nwatchers++], def, relation,
+						 plan->origin);
+	}
+	return plan;
+}
+
+const TriggerPlan *
+watcher_trigger_plan(Relation relation, Oid trigger, int event)
+{
+	CachedPlan *entry;
+	MemoryContext context;
+	MemoryContext old;
+	TriggerPlan *plan;
+	bool		found;
+
+	if (plans == NULL)
+		watcher_cache_start();
+	entry = hash_search(plans, &trigger, HASH_ENTER, &found);
+	if (!found)
+	{
+		entry->valid = false;
+		entry->context = NULL;
+		entry->plan = NULL;
+	}
+	if (entry->valid)
+		return entry->plan;
+
+	/*
+	 * Marked as valid before it is made, so that an invalidation meanwhile is
+	 * not forgotten.  Made aside, so that an error leaves no half of it.
+	 */
+	entry->valid = true;
+	context = AllocSetContextCreate(CurTransactionContext, "ectowatch plan",
+									ALLOCSET_SMALL_SIZES);
+	PG_TRY();
+	{
+		old = MemoryContextSwitchTo(context);
+		plan = plan_make(relation, trigger, event);
+		MemoryContextSwitchTo(old);
+	}
+	PG_CATCH();
+	{
+		entry->valid = false;
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+
+	/* an outer call may still use the former plan */
+	if (entry->context)
+		MemoryContextSetParent(entry->context, TopTransactionContext);
+	MemoryContextSetParent(context, CacheMemoryContext);
+	entry->context = context;
+	entry->plan = plan;
+	return plan;
+}
+
+/* --- the registry --- */
+
+static Oid
+own_relation(const char *name)
+{
+	Oid			extension = get_extension_oid(ECTOWATCH_NAME, true);
+
+	return OidIsValid(extension) ?
+		get_relname_relid(name, get_extension_schema(extension)) : InvalidOid;
+}
+
+Oid
+watcher_registry_oid(void)
+{
+	return own_relation(REGISTRY_NAME);
+}
+
+Oid
+watcher_positions_oid(void)
+{
+	return own_relation("ectowatch_positions");
+}
+
+char *
+watcher_relation_name(Oid relation)
+{
+	char	   *name = get_rel_name(relation);
+	char	   *schema = name ? get_namespace_name(get_rel_namespace(relation)) : NULL;
+
+	return schema ? quote_qualified_identifier(schema, name) : NULL;
+}
+
+List *
+watcher_list(Oid relation)
+{
+	Oid			registry_oid = watcher_registry_oid();
+	Relation	registry = OidIsValid(registry_oid) ?
+	try_table_open(registry_oid, AccessShareLock) : NULL;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	List	   *list = NIL;
+
+	if (registry == NULL)
+		return NIL;
+	ScanKeyInit(&key, Anum_registry_relation, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(relation));
+	scan = systable_beginscan(registry,
+							  own_relation(REGISTRY_RELATION_INDEX),
+							  OidIsValid(relation), NULL,
+							  OidIsValid(relation) ? 1 : 0, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		list = lappend(list, registry_read(registry, tuple));
+	systable_endscan(scan);
+	table_close(registry, AccessShareLock);
+	list_sort(list, registry_compare);
+	return list;
+}
+
+WatcherDef *
+watcher_find(const char *name)
+{
+	ListCell   *lc;
+
+	foreach(lc, watcher_list(InvalidOid))
+	{
+		WatcherDef *def = lfirst(lc);
+
+		if (strcmp(def->name, name) == 0)
+			return def;
+	}
+	return NULL;
+}

@@ -1,0 +1,740 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker.c
+ *	  The background worker of one database.
+ *
+ * It takes decided batches off the queue in the order of tickets, gives each
+ * change a position, and puts it into the ring.  Aborted batches it only
+ * frees.  What was lost for want of room it puts into the ring as gaps.  Then
+ * it has notify.c send what is new there.  When there is nothing to do it
+ * sleeps, without a transaction, without a timer, and commits nothing.
+ *
+ * It may be ended at any CHECK_FOR_INTERRUPTS().  What is done is in shared
+ * memory, so another worker goes on behind it:
+ *
+ *	- The newest record in the ring has a ticket and an index.  If that ticket
+ *	  is still the oldest in the queue, its batch is in the ring up to that
+ *	  index, and goes on behind it.
+ *	- The newest position is in that record too.
+ *	- What was sent is known by notify_offset.
+ *
+ * The same is done after an error: the turn is given up, and the next one
+ * starts as a new worker would.
+ *
+ * Positions come from a sequence, a block at a time, and a block is flushed
+ * to disk before the first of it is given; so none is given twice, whatever
+ * happens.  The first block of each run of the server begins no lower than the
+ * clock says, in units of 2^20 positions a second.  So positions go on growing
+ * where the sequence began anew, because the extension was dropped and
+ * created, and where it went back, because the database was restored to an
+ * earlier time.  If the clock is set back, the sequence rules.
+ *
+ * Copyright (c) 2026, the ectowatch authors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "commands/sequence.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/sinval.h"
+#include "tcop/tcopprot.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "change.h"
+#include "ectowatch.h"
+#include "message.h"
+#include "notify.h"
+#include "slot.h"
+#include "spill.h"
+#include "watcher.h"
+#include "worker.h"
+
+/* Positions in a block: the increment of sequence ectowatch_positions. */
+#define POSITION_BLOCK		((uint64) 1 << 20)
+
+/* JSON parsers keep integers exact below this. */
+#define POSITION_MAX		((uint64) 1 << 53)
+
+/* How much is taken off the queue before notifications get their turn. */
+#define TAKE_MAX_BYTES		(1024 * 1024)
+
+/* A piece of a long batch, after which others get a look in. */
+#define PIECE_BYTES			(256 * 1024)
+
+/* After an error, or while the extension is not there. */
+#define RETRY_MS			1000
+
+#define add_u64(counter, n) \
+	pg_atomic_write_u64(counter, pg_atomic_read_u64(counter) + (n))
+
+typedef struct Worker
+{
+	Slot	   *slot;
+	Queue	   *queue;
+	Ring	   *ring;
+	SlotProgress *progress;
+	RingWriter	writer;
+	TimestampTz now;			/* when the batch in hand was taken */
+	uint64		next_position;
+	bool		resuming;		/* the oldest batch may be in the ring */
+	TimestampTz notify_at;		/* not before that */
+} Worker;
+
+/* --- positions --- */
+
+static uint64
+clock_position(void)
+{
+	return (uint64) (GetCurrentTimestamp() / USECS_PER_SEC) * POSITION_BLOCK;
+}
+
+/*
+ * Sees to it that there are n positions from next_position on.  False if the
+ * extension is not there.
+ */
+static bool
+worker_reserve_positions(Worker *worker, uint64 n)
+{
+	SlotProgress *progress = worker->progress;
+	uint64		end = pg_atomic_read_u64(&progress->position_end);
+	uint64		floor;
+	bool		first = pg_atomic_read_u64(&progress->run_start) == 0;
+	Oid			sequence;
+
+	if (!first && end - worker->next_position >= n)
+		return true;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	sequence = watcher_positions_oid();
+	if (!OidIsValid(sequence))
+	{
+		AbortCurrentTransaction();
+		return false;
+	}
+
+	floor = first ? clock_position() : end;
+	while (first || end - worker->next_position < n)
+	{
+		uint64		start = (uint64) nextval_internal(sequence, false);
+
+		if (start < floor)
+		{
+			start = floor;
+			DirectFunctionCall2(setval_oid, ObjectIdGetDatum(sequence),
+								Int64GetDatum((int64) start));
+		}
+		if (start + POSITION_BLOCK >= POSITION_MAX)
+			ereport(ERROR,
+					(errcode(ERRCODE_SEQUENCE_GENERATOR_LIMIT_EXCEEDED),
+					 errmsg("ectowatch has no more positions")));
+		if (start != end)
+			worker->next_position = start;
+		end = floor = start + POSITION_BLOCK;
+		first = false;
+	}
+
+	/* synchronous_commit is off, but a position may not be given twice */
+	ForceSyncCommit();
+	CommitTransactionCommand();
+
+	pg_atomic_write_u64(&progress->position_end, end);
+	if (pg_atomic_read_u64(&progress->run_start) == 0)
+	{
+		pg_atomic_write_u64(&progress->newest_position,
+							worker->next_position - 1);
+		pg_write_barrier();
+		pg_atomic_write_u64(&progress->run_start, worker->next_position);
+		ConditionVariableBroadcast(slot_changed(worker->slot));
+	}
+	return true;
+}
+
+/* --- the ring --- */
+
+static void
+worker_evicted(const RingRecord *record, uint64 offset, void *arg)
+{
+	Slot	   *slot = arg;
+	SlotWatcher *watcher = slot_watcher(slot, record->watcher);
+
+	if (pg_atomic_read_u32(&watcher->id) == record->watcher)
+	{
+		add_u64(&watcher->evicted, record->span);
+		pg_atomic_write_u64(&watcher->evicted_position, record->position);
+	}
+	notify_evicted(slot, record, offset);
+}
+
+/* Where a new worker, or a new turn after an error, finds its place. */
+static void
+worker_resume(Worker *worker)
+{
+	RingRecord	newest;
+
+	ring_writer_start(&worker->writer, worker->ring, worker_evicted, worker->slot);
+	worker->next_position = pg_atomic_read_u64(&worker->progress->run_start);
+	if (ring_newest(worker->ring, &newest))
+		worker->next_position = Max(worker->next_position, newest.position + 1);
+	worker->resuming = true;
+}
+
+/* The entry of a change's watcher, which is taken over from a former one. */
+static SlotWatcher *
+worker_entry(Worker *worker, const Change *change)
+{
+	SlotWatcher *entry = slot_watcher(worker->slot, change->watcher);
+
+	if (pg_atomic_read_u32(&entry->id) != change->watcher)
+	{
+		pg_atomic_write_u32(&entry->id, 0);
+		pg_write_barrier();
+		memset(entry, 0, sizeof(*entry));
+		memcpy(entry->name, change_name(change), change->name_len);
+		pg_write_barrier();
+		pg_atomic_write_u32(&entry->id, change->watcher);
+	}
+	return entry;
+}
+
+/*
+ * Puts a change into the ring under the next position, or the next 'span' of
+ * them.  They have been reserved.
+ */
+static void
+worker_append(Worker *worker, const Change *change, const Batch *batch,
+			  uint32 index, uint32 span)
+{
+	SlotWatcher *entry = worker_entry(worker, change);
+	RingRecord	record;
+
+	memset(&record, 0, sizeof(record));
+	record.len = change->size;
+	record.watcher = change->watcher;
+	record.position = worker->next_position + span - 1;
+	record.span = span;
+	record.index = index;
+	record.appended_at = worker->now;
+	if (batch != NULL)
+	{
+		record.ticket = batch->ticket;
+		record.xid = batch->xid;
+		record.committed_at = batch->committed_at;
+	}
+	else
+		record.committed_at = worker->now;
+	ring_append(&worker->writer, &record, change);
+	worker->next_position += span;
+
+	if (change->type == CHANGE_GAP)
+		add_u64(&entry->lost, span);
+	else
+	{
+		add_u64(&entry->changes, 1);
+		add_u64(&worker->progress->changes, 1);
+	}
+	pg_atomic_write_u64(&entry->last_position, record.position);
+	pg_atomic_write_u64(&entry->last_at, (uint64) record.committed_at);
+}
+
+/*
+ * Lets readers see what was appended; newest_position is never behind what
+ * they see.
+ */
+static void
+worker_show(Worker *worker)
+{
+	pg_atomic_write_u64(&worker->progress->newest_position,
+						worker->next_position - 1);
+	ring_publish(&worker->writer);
+}
+
+/* The same, and everybody else has a turn. */
+static void
+worker_publish(Worker *worker)
+{
+	worker_show(worker);
+	pg_atomic_write_u64(&worker->progress->last_at,
+						(uint64) worker->now);
+	ConditionVariableBroadcast(slot_changed(worker->slot));
+	CHECK_FOR_INTERRUPTS();
+}
+
+/*
+ * In a long batch: sends some of it, if else the ring would soon overwrite
+ * what listeners have not got.
+ */
+static void
+worker_keep_listeners_up(Worker *worker)
+{
+	uint64		limit = (uint64) ectowatch_ring_size * 1024 / 4;
+	long		pause;
+
+	while (ring_head_offset(worker->ring) -
+		   pg_atomic_read_u64(&worker->progress->notify_offset) > limit)
+	{
+		(void) notify_send(worker->slot, &pause);
+		if (pg_atomic_read_u32(&worker->progress->notify_blocked) != 0)
+			break;
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/* --- gaps --- */
+
+/* Puts a gap of one watcher into the ring. */
+static void
+worker_append_gap(Worker *worker, uint32 id, Oid relation, const char *name,
+				  const char *relation_name, uint64 changes, const char *reason)
+{
+	StringInfoData values;
+	Change	   *gap;
+	uint32		span;
+
+	initStringInfo(&values);
+	span = (uint32) Max(Min(changes, PG_INT32_MAX), 1);
+	message_gap_values(&values, worker->next_position,
+					   worker->next_position + span - 1, changes, reason);
+	gap = change_make(id, relation, CHANGE_GAP, CHANGE_FRESH, name,
+					  relation_name ? relation_name : "",
+					  values.data, values.len, 1, NULL, 0);
+	worker_append(worker, gap, NULL, 0, span);
+}
+
+/*
+ * Makes gaps of what backends could not hand over.  A watcher that is no
+ * longer there, even under the name we knew, has nobody to tell it to.
+ */
+static void
+worker_append_lost(Worker *worker)
+{
+	MemoryContext context = CurrentMemoryContext;
+	List	   *watchers;
+	uint32		entry;
+	uint64		lost;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	MemoryContextSwitchTo(context);
+	watchers = watcher_list(InvalidOid);
+	for (int i = 0; i < list_length(watchers); i++)
+	{
+		WatcherDef *def = list_nth(watchers, i);
+
+		def->label = watcher_relation_name(def->relation);
+	}
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
+
+	while ((lost = slot_take_lost(worker->slot, &entry)) > 0)
+	{
+		ListCell   *lc;
+
+		add_u64(&worker->progress->lost, lost);
+		foreach(lc, watchers)
+		{
+			WatcherDef *def = lfirst(lc);
+
+			if (def->id % SLOT_MAX_WATCHERS != entry)
+				continue;
+			if (!worker_reserve_positions(worker, lost))
+				return;
+			worker_append_gap(worker, def->id, def->relation, def->name,
+							  def->label, lost, "queue_full");
+		}
+	}
+	worker_publish(worker);
+}
+
+/*
+ * A spill file could not be read to its end: which watchers it had changes
+ * of is not known, so all get a gap.
+ */
+static void
+worker_append_unread(Worker *worker, uint64 changes)
+{
+	MemoryContext context = CurrentMemoryContext;
+	List	   *watchers;
+	ListCell   *lc;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	MemoryContextSwitchTo(context);
+	watchers = watcher_list(InvalidOid);
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
+
+	add_u64(&worker->progress->lost, changes);
+	foreach(lc, watchers)
+	{
+		WatcherDef *def = lfirst(lc);
+
+		if (worker_reserve_positions(worker, 1))
+			worker_append_gap(worker, def->id, def->relation, def->name,
+							  NULL, 0, "queue_full");
+	}
+}
+
+/* --- the queue --- */
+
+/*
+ * How many changes of the oldest batch are in the ring already.
+ */
+static uint32
+worker_done_of(Worker *worker, const Batch *batch)
+{
+	RingRecord	newest;
+
+	if (!worker->resuming)
+		return 0;
+	worker->resuming = false;
+	if (!ring_newest(worker->ring, &newest) || newest.ticket != batch->ticket)
+		return 0;
+	return newest.index + 1;
+}
+
+static void
+worker_append_inline(Worker *worker, const Batch *batch, uint32 done)
+{
+	const char *data = queue_data(worker->queue);
+	uint64		at = 0;
+	uint64		piece = 0;
+
+	for (uint32 i = 0; i < batch->nchanges; i++)
+	{
+		const Change *change = (const Change *) (data + at);
+
+		if (i >= done)
+			worker_append(worker, change, batch, i, 1);
+		at += change->size;
+		if (at - piece > PIECE_BYTES)
+		{
+			worker_publish(worker);
+			worker_keep_listeners_up(worker);
+			piece = at;
+		}
+	}
+}
+
+/*
+ * The same from a spill file.  Returns how many changes of it have been read.
+ */
+static uint32
+worker_append_file(Worker *worker, const Batch *batch, uint32 done, File file)
+{
+	Size		room = PIECE_BYTES + change_max_size();
+	char	   *piece = palloc(room);
+	uint64		read = 0;		/* of the file */
+	Size		have = 0;		/* in piece[] */
+	uint32		i = 0;
+
+	while (i < batch->nchanges)
+	{
+		Size		want = Min(room - have, batch->len - read);
+		Size		at = 0;
+
+		if (want == 0 || !spill_read(file, read, piece + have, want))
+			break;
+		read += want;
+		have += want;
+
+		while (have - at >= sizeof(Change))
+		{
+			const Change *change = (const Change *) (piece + at);
+
+			if (change->size > have - at)
+				break;
+			if (i++ >= done)
+				worker_append(worker, change, batch, i - 1, 1);
+			at += change->size;
+		}
+		memmove(piece, piece + at, have - at);
+		have -= at;
+		worker_publish(worker);
+		worker_keep_listeners_up(worker);
+	}
+	pfree(piece);
+	return i;
+}
+
+static void
+worker_append_spilled(Worker *worker, const Batch *batch, uint32 done)
+{
+	File		file;
+	volatile uint32 read = 0;
+
+	if (done == batch->nchanges)
+		return;
+	file = spill_open(batch->spill_id);
+	if (file >= 0)
+	{
+		PG_TRY();
+		{
+			read = worker_append_file(worker, batch, done, file);
+		}
+		PG_CATCH();
+		{
+			FileClose(file);
+			PG_RE_THROW();
+		}
+		PG_END_TRY();
+		FileClose(file);
+	}
+	if (read < batch->nchanges)
+	{
+		ereport(LOG,
+				(errcode_for_file_access(),
+				 errmsg("could not read %u changes that a transaction had put into a temporary file: %m",
+						batch->nchanges - read)));
+		worker_append_unread(worker, batch->nchanges - read);
+	}
+}
+
+/* False if the extension is not there. */
+static bool
+worker_append_batch(Worker *worker, const Batch *batch)
+{
+	uint32		done = worker_done_of(worker, batch);
+
+	if (!worker_reserve_positions(worker, batch->nchanges - done))
+	{
+		worker->resuming = true;
+		return false;
+	}
+	if (batch->spill_id != 0)
+		worker_append_spilled(worker, batch, done);
+	else
+		worker_append_inline(worker, batch, done);
+
+	/* no interrupts from here until it is off the queue */
+	worker_show(worker);
+	WAIT_POINT("appended");
+	if (batch->spill_id != 0)
+	{
+		spill_remove(batch->spill_id);
+		add_u64(&worker->progress->spilled, 1);
+	}
+	queue_advance(worker->queue);
+	add_u64(&worker->progress->batches, 1);
+	return true;
+}
+
+/*
+ * Takes batches off the queue until it is empty, the oldest is undecided, or
+ * notifications are due.  Returns whether there is more to take.
+ */
+static bool
+worker_take(Worker *worker)
+{
+	uint64		bytes = 0;
+	bool		more = true;
+
+	while (bytes < TAKE_MAX_BYTES)
+	{
+		Batch		batch;
+		BatchState	state = queue_peek(worker->queue, &batch);
+
+		worker->now = GetCurrentTimestamp();
+
+		if (state == BATCH_COMMITTED)
+		{
+			bytes += batch.len;
+			if (!worker_append_batch(worker, &batch))
+			{
+				more = false;
+				break;
+			}
+		}
+		else if (state == BATCH_ABORTED)
+		{
+			queue_advance(worker->queue);
+			add_u64(&worker->progress->aborted, 1);
+		}
+		else
+		{
+			more = false;
+			break;
+		}
+	}
+	if (bytes > 0)
+		worker_publish(worker);
+
+	/* later than the commits that it is about: who asks anew sees them */
+	if (slot_has_lost(worker->slot))
+		worker_append_lost(worker);
+	return more;
+}
+
+/* --- the process --- */
+
+/* Whether something has been handed over that could be taken. */
+static bool
+worker_has_input(Worker *worker)
+{
+	Batch		batch;
+	BatchState	state = queue_peek(worker->queue, &batch);
+
+	return state == BATCH_COMMITTED || state == BATCH_ABORTED ||
+		slot_has_lost(worker->slot);
+}
+
+/*
+ * Does what there is to do.  Returns how long to sleep afterwards: 0 not at
+ * all, -1 until woken.
+ */
+static long
+worker_turn(Worker *worker)
+{
+	bool		more;
+	long		wait = -1;
+
+	if (!worker_reserve_positions(worker, 1))
+		return worker_has_input(worker) ? RETRY_MS : -1;
+
+	more = worker_take(worker);
+	if (notify_has_work(worker->slot))
+	{
+		TimestampTz now = GetCurrentTimestamp();
+
+		if (now >= worker->notify_at)
+		{
+			long		pause;
+
+			(void) notify_send(worker->slot, &pause);
+			worker->notify_at =
+				TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pause);
+		}
+		if (notify_has_work(worker->slot))
+			wait = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+												   worker->notify_at);
+	}
+	return more ? 0 : wait;
+}
+
+/* The same, after an error as well. */
+static long
+worker_try_turn(Worker *worker, MemoryContext context)
+{
+	long		wait;
+
+	PG_TRY();
+	{
+		wait = worker_turn(worker);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		HOLD_INTERRUPTS();
+		EmitErrorReport();
+		AbortOutOfAnyTransaction();
+		FlushErrorState();
+		pgstat_report_activity(STATE_IDLE, NULL);
+		worker_resume(worker);
+		RESUME_INTERRUPTS();
+		wait = RETRY_MS;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	MemoryContextReset(context);
+	return wait;
+}
+
+static void
+worker_sleep(Worker *worker, long wait)
+{
+	queue_set_sleeping(worker->queue, true);
+
+	/* after a failure there is a wait whatever has come */
+	if (wait >= RETRY_MS || !worker_has_input(worker))
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH |
+						 (wait >= 0 ? WL_TIMEOUT : 0),
+						 wait, PG_WAIT_EXTENSION);
+	queue_set_sleeping(worker->queue, false);
+	ResetLatch(MyLatch);
+}
+
+/*
+ * ALTER DATABASE and ALTER ROLE may set what a worker cannot live with.
+ */
+static void
+worker_override_settings(void)
+{
+	static const char *const settings[][2] = {
+		{"synchronous_commit", "off"},
+		{"default_transaction_read_only", "off"},
+		{"default_transaction_isolation", "read committed"},
+		{"default_transaction_deferrable", "off"},
+		{"lock_timeout", "0"},
+		{"statement_timeout", "0"},
+		{"idle_in_transaction_session_timeout", "0"},
+		{"search_path", "pg_catalog"}
+	};
+
+	for (size_t i = 0; i < lengthof(settings); i++)
+		SetConfigOption(settings[i][0], settings[i][1],
+						PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+void
+ectowatch_worker_main(Datum arg)
+{
+	Worker		worker;
+	MemoryContext context;
+
+	pqsignal(SIGTERM, die);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	BackgroundWorkerUnblockSignals();
+
+	memset(&worker, 0, sizeof(worker));
+	worker.slot = slot_get(DatumGetInt32(arg));
+	if (!OidIsValid(slot_database(worker.slot)))
+		proc_exit(0);			/* dropped since */
+	BackgroundWorkerInitializeConnectionByOid(slot_database(worker.slot),
+											  InvalidOid, 0);
+	if (!slot_claim_worker(worker.slot))
+		proc_exit(0);
+
+	worker_override_settings();
+	worker.queue = slot_queue(worker.slot);
+	worker.ring = slot_ring(worker.slot);
+	worker.progress = slot_progress(worker.slot);
+	worker_resume(&worker);
+	pgstat_report_activity(STATE_IDLE, NULL);
+
+	context = AllocSetContextCreate(TopMemoryContext, "ectowatch worker",
+									ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(context);
+
+	for (;;)
+	{
+		long		wait;
+
+		if (ProcDiePending)
+			proc_exit(0);		/* asked to: no need to be loud */
+		CHECK_FOR_INTERRUPTS();
+		if (catchupInterruptPending)
+			ProcessCatchupInterrupt();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+
+		wait = worker_try_turn(&worker, context);
+		if (wait != 0)
+			worker_sleep(&worker, wait);
+	}
+}
