@@ -45,4 +45,4 @@ endif
 
 .PHONY: $(scripts)
 $(scripts):
-	'$(home)$@/run'
+	@'$(home)$@/run'

@@ -156,13 +156,32 @@ capture_row(const TriggerPlan *plan, const WatcherPlan *watcher,
 }
 
 static void
-capture_truncate(const TriggerPlan *plan, const WatcherPlan *watcher)
+capture_truncate(Oid relation, const char *relation_name, uint32 watcher,
+				 const char *name, bool fresh)
 {
-	pending_add(change_make(watcher->id, plan->origin, CHANGE_TRUNCATED,
-							watcher->fresh ? CHANGE_FRESH : 0,
-							watcher->name, plan->origin_name,
+	pending_add(change_make(watcher, relation, CHANGE_TRUNCATED,
+							fresh ? CHANGE_FRESH : 0, name, relation_name,
 							"{}", 2, 1, NULL, 0),
 				NULL);
+}
+
+void
+capture_partition_truncated(Oid origin)
+{
+	char	   *origin_name = watcher_relation_name(origin);
+	ListCell   *lc;
+
+	foreach(lc, watcher_list(origin))
+	{
+		WatcherDef *def = lfirst(lc);
+
+		if (def->events & EVENT_TRUNCATED)
+		{
+			pending_forget_rows();
+			capture_truncate(origin, origin_name, def->id, def->name,
+							 def->run == slot_run());
+		}
+	}
 }
 
 /* A database's first change brings its worker up, well before the commit. */
@@ -260,7 +279,9 @@ ectowatch_capture(PG_FUNCTION_ARGS)
 		if (per_row)
 			capture_row(plan, &plan->watchers[i], type, trigdata);
 		else
-			capture_truncate(plan, &plan->watchers[i]);
+			capture_truncate(plan->origin, plan->origin_name,
+							 plan->watchers[i].id, plan->watchers[i].name,
+							 plan->watchers[i].fresh);
 	}
 	return PointerGetDatum(NULL);
 }

@@ -4,6 +4,8 @@
  *	  Following commands on tables and on databases.
  *
  * Tables: when one is dropped its watchers end, and their listeners hear it.
+ * When a partition is truncated, the trigger of the table of which it is a
+ * part does not fire; the watchers of that table hear it all the same.
  *
  * Databases: DROP DATABASE, RENAME, SET TABLESPACE and CREATE DATABASE with a
  * template fail while anyone is connected, and core, which makes exceptions
@@ -25,19 +27,23 @@
 #include "access/xlog.h"
 #include "catalog/dependency.h"
 #include "catalog/objectaccess.h"
+#include "catalog/partition.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "commands/extension.h"
+#include "commands/trigger.h"
 #include "commands/user.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/syscache.h"
 
+#include "capture.h"
 #include "ddl.h"
 #include "ectowatch.h"
 #include "slot.h"
@@ -45,6 +51,15 @@
 
 static ProcessUtility_hook_type prev_process_utility;
 static object_access_hook_type prev_object_access;
+
+/* The tables of the TRUNCATE that is being executed, or NULL. */
+typedef struct Truncation
+{
+	List	   *relations;
+	MemoryContext context;
+} Truncation;
+
+static Truncation *truncation;
 
 /* The database whose worker this transaction keeps out, and what for. */
 static Oid	barred_database = InvalidOid;
@@ -152,15 +167,56 @@ before_utility(Node *statement)
 }
 
 static void
-after_utility(Node *statement)
+after_listen(void)
 {
-	if (IsA(statement, ListenStmt) && !RecoveryInProgress() &&
-		OidIsValid(get_extension_oid(ECTOWATCH_NAME, true)))
-	{
-		Slot	   *slot = slot_attach();
+	Slot	   *slot;
 
-		if (slot != NULL)
-			slot_request_worker(slot);
+	if (RecoveryInProgress() ||
+		!OidIsValid(get_extension_oid(ECTOWATCH_NAME, true)))
+		return;
+	slot = slot_attach();
+	if (slot != NULL)
+		slot_request_worker(slot);
+}
+
+static void
+next_process_utility(PlannedStmt *pstmt, const char *queryString,
+					 bool readOnlyTree, ProcessUtilityContext context,
+					 ParamListInfo params, QueryEnvironment *queryEnv,
+					 DestReceiver *dest, QueryCompletion *qc)
+{
+	if (prev_process_utility)
+		prev_process_utility(pstmt, queryString, readOnlyTree, context,
+							 params, queryEnv, dest, qc);
+	else
+		standard_ProcessUtility(pstmt, queryString, readOnlyTree, context,
+								params, queryEnv, dest, qc);
+}
+
+/* Of each truncated partition, tells the watchers of those that it is part of. */
+static void
+after_truncate(const Truncation *done)
+{
+	List	   *told = NIL;
+	ListCell   *lc;
+
+	if (SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA)
+		return;
+	foreach(lc, done->relations)
+	{
+		ListCell   *la;
+
+		if (!get_rel_relispartition(lfirst_oid(lc)))
+			continue;
+		foreach(la, get_partition_ancestors(lfirst_oid(lc)))
+		{
+			/* its own trigger has fired, or another partition came first */
+			if (list_member_oid(done->relations, lfirst_oid(la)) ||
+				list_member_oid(told, lfirst_oid(la)))
+				continue;
+			capture_partition_truncated(lfirst_oid(la));
+			told = lappend_oid(told, lfirst_oid(la));
+		}
 	}
 }
 
@@ -170,14 +226,34 @@ ddl_process_utility(PlannedStmt *pstmt, const char *queryString,
 					ParamListInfo params, QueryEnvironment *queryEnv,
 					DestReceiver *dest, QueryCompletion *qc)
 {
+	/* the statement may be gone when it has been executed */
+	bool		is_listen = IsA(pstmt->utilityStmt, ListenStmt);
+
+	if (IsA(pstmt->utilityStmt, TruncateStmt))
+	{
+		Truncation	this_one = {NIL, CurrentMemoryContext};
+		Truncation *outer = truncation;
+
+		truncation = &this_one;
+		PG_TRY();
+		{
+			next_process_utility(pstmt, queryString, readOnlyTree, context,
+								 params, queryEnv, dest, qc);
+		}
+		PG_FINALLY();
+		{
+			truncation = outer;
+		}
+		PG_END_TRY();
+		after_truncate(&this_one);
+		return;
+	}
+
 	before_utility(pstmt->utilityStmt);
-	if (prev_process_utility)
-		prev_process_utility(pstmt, queryString, readOnlyTree, context,
-							 params, queryEnv, dest, qc);
-	else
-		standard_ProcessUtility(pstmt, queryString, readOnlyTree, context,
-								params, queryEnv, dest, qc);
-	after_utility(pstmt->utilityStmt);
+	next_process_utility(pstmt, queryString, readOnlyTree, context,
+						 params, queryEnv, dest, qc);
+	if (is_listen)
+		after_listen();
 }
 
 /* --- tables --- */
@@ -189,7 +265,15 @@ ddl_object_access(ObjectAccessType access, Oid class, Oid object,
 	if (prev_object_access)
 		prev_object_access(access, class, object, subid, arg);
 
+	if (access == OAT_TRUNCATE && truncation != NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(truncation->context);
+
+		truncation->relations = lappend_oid(truncation->relations, object);
+		MemoryContextSwitchTo(old);
+	}
 	if (access == OAT_DROP && class == RelationRelationId && subid == 0 &&
+		get_rel_persistence(object) != RELPERSISTENCE_TEMP &&
 		(get_rel_relkind(object) == RELKIND_RELATION ||
 		 get_rel_relkind(object) == RELKIND_PARTITIONED_TABLE) &&
 		object != watcher_registry_oid())

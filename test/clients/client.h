@@ -19,8 +19,7 @@ typedef struct Options
 	bool		count;			/* a summary at the end, not a line per change */
 	const char *counter;		/* see tally.h */
 	const char *until;			/* end with a change of that watcher */
-	int			sample_ms;		/* with count: still a line, this often, each
-								 * of another watcher than the last */
+	int			sample_ms;		/* with count: still a line, this often */
 	int			idle_ms;		/* end when nothing came for that long */
 	int			timeout_s;		/* give up after that */
 	long long	after;			/* position to start from, -1: now */

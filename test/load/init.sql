@@ -14,6 +14,6 @@ CREATE TABLE done (id int PRIMARY KEY);
 SELECT ectowatch_watch('pgbench_accounts', 'updated', extra_columns => '{v}');
 SELECT ectowatch_watch('pgbench_tellers', 'updated', extra_columns => '{v}');
 SELECT ectowatch_watch('pgbench_branches', 'updated', extra_columns => '{v}');
-SELECT ectowatch_watch('pgbench_history', 'inserted', extra_columns => '{tid,bid,aid,mtime}');
+SELECT ectowatch_watch('pgbench_history', 'inserted', extra_columns => '{tid,bid,aid}');
 SELECT ectowatch_watch('pgbench_history', 'deleted');
 SELECT ectowatch_watch('done', 'inserted');

@@ -97,7 +97,7 @@ static const Config configs[] = {
 	{"roomy", 1024 * 1024, 1024, 64, 8, 0, 0, 0, false, MAX_READERS},
 	{"small", 64 * 1024, 64, 16, 12, 1023, 100, 60, false, MAX_READERS},
 	{"tiny", 4 * 1024, 4, 1, 12, 255, 200, 100, false, MAX_READERS},
-	{"odd", 10 * 1000 + 8, 16, 3, 12, 511, 100, 60, false, MAX_READERS},
+	{"odd", 10 * 1000 + 8, 256, 3, 12, 511, 100, 60, false, MAX_READERS},
 	{"one", 8 * 1024, 1, 2, 4, 255, 100, 60, false, MAX_READERS},
 	{"wake", 64 * 1024, 64, 4, 1, 0, 0, 0, true, 0},
 	{"wake-kill", 64 * 1024, 64, 4, 2, 127, 50, 20, true, MAX_READERS},
@@ -199,6 +199,7 @@ static uint64 random_state;
 static uint64 point_state;
 static uint32 point_mask = 0;
 static bool mortal = false;
+static uint32 doomed = 0;		/* dies after so many points; 0: need not */
 static volatile sig_atomic_t terminated = 0;
 static char *buffer;			/* for a batch or a payload */
 
@@ -284,6 +285,23 @@ dither(void)
 			;
 }
 
+static void
+worker_die(void)
+{
+	if (pg_atomic_read_u32(&shared->calm) != 0)
+		return;
+	count(&shared->worker_kills);
+	kill(getpid(), SIGKILL);
+}
+
+/* Lets the worker now and then die at one of the next points. */
+static void
+worker_doom(uint32 points)
+{
+	if (mortal && below(64) == 0)
+		doomed = 1 + below(points);
+}
+
 /*
  * Called from within queue.c and ring.c, see points.h.  Never acts in the
  * parent.
@@ -297,6 +315,8 @@ stress_point(void)
 
 	if (point_mask == 0)
 		return;
+	if (doomed > 0 && --doomed == 0)
+		worker_die();
 	r = next_random(&point_state);
 	if ((r & point_mask) != 0)
 		return;
@@ -306,12 +326,8 @@ stress_point(void)
 		sched_yield();
 	else if (r % 8 < 7)
 		usleep(1 + r / 8 % 100);
-	else if (mortal && r / 8 % 2 == 0 &&
-			 pg_atomic_read_u32(&shared->calm) == 0)
-	{
-		count(&shared->worker_kills);
-		kill(getpid(), SIGKILL);
-	}
+	else if (mortal && r / 8 % 4 == 0)
+		worker_die();
 }
 
 /* --- stubs for the server's symbols --- */
@@ -724,10 +740,12 @@ worker_main(void)
 						 ticket);
 				if (skip_ticket != ticket)
 					skip = 0;
+				worker_doom(100);
 				if (skip < plan.nchanges)
 					position = worker_append(&writer, &batch, &plan, skip,
 											 position);
 			}
+			worker_doom(16);
 			queue_advance(queue);
 
 			if (below(64) == 0)
@@ -1249,7 +1267,7 @@ is_failed(void)
 }
 
 /* Notes a failure that the parent found, and goes on to the end. */
-static void pg_attribute_printf(1, 2)
+static void
 note_failure(const char *fmt,...)
 {
 	va_list		args;
