@@ -59,7 +59,6 @@
 #include "pending.h"
 #include "slot.h"
 #include "spill.h"
-#include "watcher.h"
 
 PG_MODULE_MAGIC;
 
@@ -171,7 +170,6 @@ _PG_init(void)
 	prev_shmem_startup_hook = shmem_startup_hook;
 	shmem_startup_hook = ectowatch_shmem_startup;
 	pending_init();
-	watcher_init();
 	ddl_init();
 	launcher_init();
 	preloaded = true;

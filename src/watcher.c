@@ -61,6 +61,9 @@ typedef struct CachedPlan
 
 static HTAB *plans;
 
+/* How many plans there may be before those of dropped triggers are freed. */
+static long plans_limit = 256;
+
 /* --- invalidation --- */
 
 static void
@@ -94,12 +97,6 @@ namespace_callback(Datum arg pg_attribute_unused(),
 				   uint32 hashvalue pg_attribute_unused())
 {
 	plans_invalidate(InvalidOid);
-}
-
-void
-watcher_init(void)
-{
-	/* callbacks are a backend's own: see watcher_cache_start() */
 }
 
 static void
@@ -304,6 +301,28 @@ plan_make(Relation relation, Oid trigger, int event)
 	return plan;
 }
 
+/*
+ * Frees the plans that are no longer valid, at the end of the transaction:
+ * outer calls may still use them.
+ */
+static void
+plans_purge(void)
+{
+	HASH_SEQ_STATUS scan;
+	CachedPlan *entry;
+
+	hash_seq_init(&scan, plans);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+	{
+		if (entry->valid)
+			continue;
+		if (entry->context)
+			MemoryContextSetParent(entry->context, TopTransactionContext);
+		(void) hash_search(plans, &entry->trigger, HASH_REMOVE, NULL);
+	}
+	plans_limit = Max(256, 2 * hash_get_num_entries(plans));
+}
+
 const TriggerPlan *
 watcher_trigger_plan(Relation relation, Oid trigger, int event)
 {
@@ -315,6 +334,8 @@ watcher_trigger_plan(Relation relation, Oid trigger, int event)
 
 	if (plans == NULL)
 		watcher_cache_start();
+	if (hash_get_num_entries(plans) >= plans_limit)
+		plans_purge();
 	entry = hash_search(plans, &trigger, HASH_ENTER, &found);
 	if (!found)
 	{

@@ -65,9 +65,6 @@ typedef struct TriggerPlan
 	WatcherPlan *watchers;
 } TriggerPlan;
 
-/* Registers the invalidation callbacks; in _PG_init() only. */
-extern void watcher_init(void);
-
 /*
  * What a trigger has to do for an event; valid until the transaction ends,
  * even if it is changed meanwhile.

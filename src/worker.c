@@ -191,13 +191,18 @@ worker_resume(Worker *worker)
 	worker->resuming = true;
 }
 
-/* The entry of a change's watcher, which is taken over from a former one. */
+/*
+ * The entry of a change's watcher, which is taken over from a former one.
+ * Ids begin anew when the extension is created again, so the name counts too.
+ */
 static SlotWatcher *
 worker_entry(Worker *worker, const Change *change)
 {
 	SlotWatcher *entry = slot_watcher(worker->slot, change->watcher);
 
-	if (pg_atomic_read_u32(&entry->id) != change->watcher)
+	if (pg_atomic_read_u32(&entry->id) != change->watcher ||
+		memcmp(entry->name, change_name(change), change->name_len) != 0 ||
+		entry->name[change->name_len] != '\0')
 	{
 		pg_atomic_write_u32(&entry->id, 0);
 		pg_write_barrier();

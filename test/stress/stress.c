@@ -505,6 +505,13 @@ batch_is_planned(const Batch *batch, Plan *plan)
 		batch->pid == expected.pid;
 }
 
+/* Of a record; at random, so that it is not always the last that is latest. */
+static int64
+appended_at(uint64 position)
+{
+	return (int64) (mix(seed ^ position) >> 1);
+}
+
 /*
  * Checks a record as such; without its payload if that is NULL.
  */
@@ -514,6 +521,8 @@ check_record(const RingRecord *record, const char *payload)
 	static Plan plan;
 	uint64		xid = record->xid;
 
+	if (record->appended_at != appended_at(record->position))
+		fail("bad record at position " UINT64_FORMAT, record->position);
 	if (record->ticket == 0)
 	{
 		/* a gap: its position is its key */
@@ -639,6 +648,7 @@ worker_append(RingWriter *writer, const Batch *batch, const Plan *plan,
 			record.ticket = batch->ticket;
 			record.xid = plan->xid;
 			record.committed_at = batch->committed_at;
+			record.appended_at = appended_at(position);
 			record.index = i;
 			record.span = 1;
 			ring_append(writer, &record, payload);
@@ -660,6 +670,7 @@ worker_append_gap(RingWriter *writer, uint64 position)
 	record.len = below(Min(200, ring_max_payload(ring)));
 	record.span = 1 + below(MAX_SPAN);
 	record.position = position + record.span;
+	record.appended_at = appended_at(record.position);
 	payload_fill(buffer, record.len, mix(record.position));
 	ring_append(writer, &record, buffer);
 	worker_publish(writer, record.position);
@@ -1459,7 +1470,7 @@ check_all(void)
 	RingResult	result;
 	uint64		position = 0;
 	uint64		last = pg_atomic_read_u64(&shared->published);
-	uint64		max_xid = 0;
+	int64		latest = 0;
 	uint64		evicted = ring_evicted_position(ring);
 	uint64		decided = 0;
 
@@ -1518,8 +1529,6 @@ check_all(void)
 				if (entry != LOG_CHANGE(xid, i))
 					fail("position " UINT64_FORMAT " is not change %u of ticket "
 						 UINT64_FORMAT, position, i, ticket);
-				if (position <= evicted)
-					max_xid = Max(max_xid, xid);
 			}
 		}
 		else if (*outcome != OUTCOME_ABORTED)
@@ -1532,11 +1541,14 @@ check_all(void)
 		pg_atomic_read_u64(&shared->aborted))
 		fail(UINT64_FORMAT " tickets for another number of batches", decided);
 
-	/* A worker that died may have left a higher one. */
+	/* A worker that died may have left a later one. */
+	for (position = 1; position <= Min(evicted, last); position++)
+		if (pg_atomic_read_u64(&position_log[position]) != 0)
+			latest = Max(latest, appended_at(position));
 	if (pg_atomic_read_u64(&shared->worker_kills) == 0 ?
-		ring_evicted_xid(ring) != max_xid : ring_evicted_xid(ring) < max_xid)
-		fail("highest evicted xid is " UINT64_FORMAT ", not " UINT64_FORMAT,
-			 ring_evicted_xid(ring), max_xid);
+		ring_evicted_at(ring) != latest : ring_evicted_at(ring) < latest)
+		fail("latest evicted time is " INT64_FORMAT ", not " INT64_FORMAT,
+			 ring_evicted_at(ring), latest);
 }
 
 static void *
