@@ -28,13 +28,13 @@
 #include "catalog/dependency.h"
 #include "catalog/objectaccess.h"
 #include "catalog/partition.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "commands/extension.h"
 #include "commands/trigger.h"
-#include "commands/user.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "tcop/utility.h"
@@ -79,6 +79,22 @@ ddl_xact_callback(XactEvent event, void *arg pg_attribute_unused())
 	barred_database = InvalidOid;
 }
 
+/* What core's CREATE DATABASE asks for. */
+static bool
+may_create_databases(void)
+{
+	HeapTuple	tuple;
+	bool		may = superuser();
+
+	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
+	if (HeapTupleIsValid(tuple))
+	{
+		may = may || ((Form_pg_authid) GETSTRUCT(tuple))->rolcreatedb;
+		ReleaseSysCache(tuple);
+	}
+	return may;
+}
+
 static bool
 may_copy_database(Oid database)
 {
@@ -92,7 +108,7 @@ may_copy_database(Oid database)
 		return false;
 	is_template = ((Form_pg_database) GETSTRUCT(tuple))->datistemplate;
 	ReleaseSysCache(tuple);
-	return is_template && have_createdb_privilege();
+	return is_template && may_create_databases();
 }
 
 /* Ends the worker of a database until the end of this transaction. */

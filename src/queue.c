@@ -160,7 +160,7 @@ queue_init(Queue *queue, Size bytes, uint32 nbatches)
 uint64
 queue_max_inline(const Queue *queue)
 {
-	return queue->size / QUEUE_MAX_FRACTION;
+	return TYPEALIGN_DOWN(MAXIMUM_ALIGNOF, queue->size / QUEUE_MAX_FRACTION);
 }
 
 bool

@@ -48,6 +48,16 @@ our @EXPORT = qw(
   new_node
   poll_until
   poll_query
+  worker_pid
+  wait_delivered
+  spill_files
+  ring_counts
+  message_counts
+  session
+  ask
+  start_statement
+  finish_statement
+  wait_session_end
   start_listen
   start_ringread
   wait_point
@@ -127,6 +137,190 @@ sub poll_query
 	$node->poll_query_until($database, $query, $expected)
 	  or croak "timed out waiting for: $query";
 	return;
+}
+
+=pod
+
+=item worker_pid(node, database)
+
+The pid of the database's worker; waits until there is one.
+
+=item wait_delivered(node, database)
+
+Returns when all that has been committed is in the ring and sent to channels.
+
+=item spill_files(node)
+
+The files in which changes of large transactions are, sorted.
+
+=cut
+
+sub worker_pid
+{
+	my ($node, $database) = @_;
+
+	return poll_until(
+		"the worker of $database",
+		sub {
+			return $node->safe_psql($database,
+				'SELECT worker_pid FROM ectowatch_stat');
+		});
+}
+
+sub wait_delivered
+{
+	my ($node, $database) = @_;
+
+	poll_query($node, $database,
+		'SELECT queue_batches = 0 AND notify_bytes = 0 FROM ectowatch_stat');
+	return;
+}
+
+sub spill_files
+{
+	my ($node) = @_;
+
+	my @files = sort glob($node->data_dir . '/base/pgsql_tmp/*ectowatch*');
+
+	return @files;
+}
+
+=pod
+
+=item ring_counts(node, database, after [, watchers])
+
+Reads the ring and counts: a hash with keys like "users_updated updated".  For
+gaps it is not their number but that of the changes that they stand for, 0 if
+that is not known, with keys like "users_updated gap overtaken"; a gap of all watchers has none in its
+key, "gap overtaken".  Key "violations" is how often positions did not grow.
+
+=item message_counts(line...)
+
+The same for lines that test/clients/listen has printed.
+
+=cut
+
+sub ring_counts
+{
+	my ($node, $database, $after, $watchers) = @_;
+	my $array = defined $watchers ? "'{$watchers}'" : 'NULL';
+	my %counts;
+
+	foreach my $row (
+		split /\n/,
+		$node->safe_psql(
+			$database, qq{
+			WITH changes AS (
+				SELECT *, position <= lag(position) OVER (ORDER BY n) AS violation
+				FROM ectowatch_changes($after, $array, NULL) WITH ORDINALITY
+					AS c(position, watcher, type, relation, "values", old_values,
+						xid, committed_at, n))
+			SELECT concat_ws(' ', watcher, type, values ->> 'reason'),
+				sum(CASE type WHEN 'gap' THEN
+					COALESCE((values ->> 'changes')::bigint, 0) ELSE 1 END)
+			FROM changes GROUP BY 1
+			UNION ALL
+			SELECT 'violations', count(*) FROM changes WHERE violation}))
+	{
+		my ($key, $number) = split /\|/, $row;
+		$counts{$key} = $number;
+	}
+	return \%counts;
+}
+
+sub message_counts
+{
+	my %counts;
+	my $newest = 0;
+
+	$counts{violations} = 0;
+	foreach my $line (@_)
+	{
+		my ($channel, $pid, $payload) = split /\t/, $line, 3;
+		my ($type) = $payload =~ /^\{"type":"(\w+)"/;
+		my ($position) = $payload =~ /"position":(\d+)\}$/;
+		my $key = "$channel $type";
+		my $number = 1;
+
+		if ($type eq 'gap')
+		{
+			my ($reason) = $payload =~ /"reason":"(\w+)"/;
+			$key .= " $reason";
+			($number) = $payload =~ /"changes":(\d+)/;
+			$number //= 0;
+		}
+		$counts{$key} += $number;
+		$counts{violations}++ if $position <= $newest && $type ne 'gap';
+		$newest = $position if $position > $newest;
+	}
+	return \%counts;
+}
+
+=pod
+
+=item session(node, database)
+
+A psql in the background, as background_psql() makes it, that does not end at
+an error.
+
+=item ask(session, query)
+
+The result of a query, as query() gives it, but nothing goes to the log: for
+polling, at one row and column or few.
+
+=item start_statement(session, statement)
+
+Sends a statement and does not wait for its end.  After finish_statement(),
+which does, the session can be used again.
+
+=item wait_session_end(session)
+
+Returns when the session, in which a statement runs, has ended because it lost
+its connection, and gives what psql said about it.
+
+=cut
+
+sub session
+{
+	my ($node, $database) = @_;
+
+	return $node->background_psql($database, on_error_stop => 0);
+}
+
+sub ask
+{
+	my ($session, $query) = @_;
+	my $result = $session->query_until(qr/^asked\n/m, "$query;\n\\echo asked\n");
+
+	$result =~ s/^asked\n//m;
+	chomp $result;
+	return $result;
+}
+
+sub start_statement
+{
+	my ($session, $statement) = @_;
+
+	$session->query_until(qr/statement sent/,
+		"\\echo statement sent\n$statement;\n");
+	return;
+}
+
+sub finish_statement
+{
+	my ($session) = @_;
+
+	return $session->query('\echo');
+}
+
+sub wait_session_end
+{
+	my ($session) = @_;
+
+	poll_until('the end of a session',
+		sub { $session->{run}->pump_nb; return !$session->{run}->pumpable });
+	$session->{run}->finish;
+	return $session->{stderr};
 }
 
 =pod
@@ -314,6 +508,31 @@ sub wait_for_line
 
 	$self->wait_until("a line like $pattern",
 		sub { scalar(grep { $_ =~ $pattern } $self->lines) });
+	return $self->lines;
+}
+
+=pod
+
+=item $client->wait_for_last(channel)
+
+Waits until its newest message is from this channel, and returns all lines.
+Cheaper than wait_for_line() where there are many.
+
+=cut
+
+sub wait_for_last
+{
+	my ($self, $channel) = @_;
+
+	$self->wait_until(
+		"a message on $channel",
+		sub {
+			my $length = length $self->{stdout};
+			my $start = rindex($self->{stdout}, "\n", $length - 2) + 1;
+
+			return substr($self->{stdout}, -1) eq "\n"
+			  && substr($self->{stdout}, $start) =~ /^\Q$channel\E\t/;
+		});
 	return $self->lines;
 }
 

@@ -198,6 +198,9 @@ enter_scratch()
 
 # ----- the inner process -----
 
+# Functions here return what fails, so that they work in conditions too, where
+# bash ignores "set -e".
+
 # A command whose output is wanted only if it fails.
 quietly()
 {
@@ -222,7 +225,7 @@ private_install()
 	done
 	# what the machine has of ectowatch is not under test
 	find "$scratch/$name" -name 'ectowatch*' -prune -exec rm -rf {} +
-	quietly make "$@" install DESTDIR="$scratch/$name"
+	quietly make -s "$@" install DESTDIR="$scratch/$name" || return 1
 
 	bindir=$scratch/$name$("$PG_CONFIG" --bindir)
 	pgxsdir=$scratch/$name$(dirname "$("$PG_CONFIG" --pgxs)")/../..
@@ -234,7 +237,7 @@ start_cluster()
 	local name=$1 data=$scratch/$1.data setting
 	shift
 
-	quietly initdb -D "$data" -A trust -N -U postgres --no-locale -E UTF8
+	quietly initdb -D "$data" -A trust -N -U postgres --no-locale -E UTF8 || return 1
 	mkdir "$scratch/$name.socket"
 	{
 		echo "listen_addresses = ''"

@@ -267,6 +267,19 @@ now_us(void)
 	return (uint64) ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
 }
 
+/*
+ * One turn of waiting for another process.  Must soon become a sleep: the
+ * scheduler lets many that only yield starve that other process for seconds.
+ */
+static void
+nap(uint32 *turns)
+{
+	if ((*turns)++ < 100)
+		sched_yield();
+	else
+		usleep(50);
+}
+
 static void
 count(pg_atomic_uint64 *counter)
 {
@@ -290,7 +303,6 @@ worker_die(void)
 {
 	if (pg_atomic_read_u32(&shared->calm) != 0)
 		return;
-	count(&shared->worker_kills);
 	kill(getpid(), SIGKILL);
 }
 
@@ -343,12 +355,13 @@ int
 s_lock(volatile slock_t *lock, const char *file, int line, const char *func)
 {
 	uint64		start = now_us();
+	uint32		turns = 0;
 
 	while (TAS_SPIN(lock))
 	{
 		if (now_us() - start > (uint64) HANG_SECONDS * 1000000)
 			fail("stuck spinlock in %s, %s:%d", func, file, line);
-		sched_yield();
+		nap(&turns);
 	}
 	return 0;
 }
@@ -806,11 +819,13 @@ ticket_is_done(uint64 ticket)
 static void
 writer_await_ticket(uint64 ticket)
 {
+	uint32		turns = 0;
+
 	while (!ticket_is_done(ticket))
 	{
 		if (pg_atomic_read_u32(&shared->failed) != 0)
 			_exit(0);
-		sched_yield();
+		nap(&turns);
 	}
 }
 
@@ -922,6 +937,7 @@ static void
 writer_request(void)
 {
 	uint64		request = pg_atomic_add_fetch_u64(&shared->requested, 1);
+	uint32		turns = 0;
 
 	if (queue_worker_sleeps(queue))
 		worker_wake();
@@ -929,7 +945,7 @@ writer_request(void)
 	{
 		if (pg_atomic_read_u32(&shared->failed) != 0)
 			_exit(0);
-		sched_yield();
+		nap(&turns);
 	}
 }
 
@@ -1308,7 +1324,10 @@ reap_children(void)
 			who = "worker";
 			worker_pid = 0;
 			if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
+			{
+				count(&shared->worker_kills);
 				ended = true;
+			}
 			if (!is_failed() &&
 				pg_atomic_read_u32(&shared->stop_worker) == 0)
 				start_worker();
@@ -1401,10 +1420,7 @@ run_load(uint64 duration_us)
 		QueueUsage	usage;
 
 		if (below(1000) < (uint64) config->worker_kills && worker_pid != 0)
-		{
-			count(&shared->worker_kills);
 			kill(worker_pid, SIGKILL);
-		}
 		if (below(1000) < (uint64) config->writer_kills)
 		{
 			int			writer = below(config->nwriters);
