@@ -14,6 +14,9 @@ SELECT ectowatch_watch('users', 'updated');
 
 -- LISTEN users_updated;		(not here: psql would print the worker's pid)
 
+-- until the worker has seen to what was committed before, in other tests
+\set caught_up 'DO $$BEGIN WHILE (SELECT queue_batches > 0 FROM ectowatch_stat) LOOP PERFORM pg_sleep(0.01); END LOOP; END$$'
+:caught_up;
 -- a position marks a place among all changes; read from there on, later
 SELECT ectowatch_position() AS start \gset
 UPDATE users SET role_id = 7 WHERE id = 2;

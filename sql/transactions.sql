@@ -5,16 +5,10 @@ CREATE EXTENSION ectowatch;
 CREATE TABLE users (id integer PRIMARY KEY, role_id integer);
 INSERT INTO users VALUES (1, 0), (2, 0), (3, 0);
 SELECT ectowatch_watch('users', 'changed', extra_columns => '{role_id}');
+-- :caught_up waits until all that was committed is in the ring
+\set caught_up 'DO $$BEGIN WHILE (SELECT queue_batches > 0 FROM ectowatch_stat) LOOP PERFORM pg_sleep(0.01); END LOOP; END$$'
+:caught_up;
 SELECT ectowatch_position() AS start \gset
-
--- waits until the worker has put all that was committed into the ring
-CREATE PROCEDURE caught_up() LANGUAGE plpgsql AS $$
-BEGIN
-    WHILE (SELECT queue_batches > 0 FROM ectowatch_stat) LOOP
-        PERFORM pg_sleep(0.01);
-    END LOOP;
-END
-$$;
 
 -- rolled back
 BEGIN;
@@ -211,7 +205,7 @@ UPDATE users SET role_id = 71 WHERE id = 2;
 --
 -- All of it, as a reader sees it
 --
-CALL caught_up();
+:caught_up;
 SELECT type, values, dense_rank() OVER (ORDER BY xid::text::bigint) AS transaction
 FROM ectowatch_changes(:start) ORDER BY position;
 
@@ -221,11 +215,10 @@ FROM ectowatch_changes(:start) ORDER BY position;
 SELECT ectowatch_position() AS start \gset
 INSERT INTO users SELECT i, i FROM generate_series(1001, 101000) i;
 UPDATE users SET role_id = 72 WHERE id = 2;
-CALL caught_up();
+:caught_up;
 SELECT type, count(*), count(DISTINCT values), min((values->>'id')::int), max((values->>'id')::int)
 FROM ectowatch_changes(:start, max_changes => NULL) GROUP BY type ORDER BY type;
 
 DROP TABLE orders, users;
 DROP FUNCTION count_order();
-DROP PROCEDURE caught_up();
 DROP EXTENSION ectowatch;

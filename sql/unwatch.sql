@@ -47,8 +47,12 @@ ROLLBACK;
 SELECT watcher FROM ectowatch_watchers ORDER BY watcher;
 SELECT * FROM our_triggers;
 
+-- :caught_up waits until all that was committed is in the ring
+\set caught_up 'DO $$BEGIN WHILE (SELECT queue_batches > 0 FROM ectowatch_stat) LOOP PERFORM pg_sleep(0.01); END LOOP; END$$'
+
 -- the last message, behind what came before
 INSERT INTO users VALUES (1, 'Ann');
+:caught_up;
 SELECT ectowatch_position() AS start \gset
 BEGIN;
 UPDATE users SET name = 'Bea';
@@ -61,6 +65,7 @@ FROM ectowatch_changes(:start, timeout => '10 s');
 SELECT type FROM ectowatch_changes(:start, '{users_updated}');
 
 -- the name is free for another one, which starts anew
+:caught_up;
 SELECT ectowatch_position() AS start \gset
 BEGIN;
 SELECT ectowatch_watch('users', 'inserted', 'users_updated');
@@ -79,6 +84,7 @@ ROLLBACK;
 --
 -- A dropped table takes its watchers with it
 --
+:caught_up;
 SELECT ectowatch_position() AS start \gset
 DROP TABLE users;
 SELECT watcher, type, relation

@@ -25,6 +25,7 @@
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "storage/procsignal.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
@@ -114,10 +115,13 @@ launcher_serve(LauncherSlot *states)
 		if (!slot_needs_worker(slot_get(i)))
 			continue;
 
-		/* on its way?  Its exit, if that comes first, wakes us. */
+		/* on its way, or not quite gone?  The postmaster tells which. */
 		if (state->handle &&
 			GetBackgroundWorkerPid(state->handle, &pid) != BGWH_STOPPED)
+		{
+			timeout = RESTART_INTERVAL_MS;
 			continue;
+		}
 
 		since = state->started_at == 0 ? RESTART_INTERVAL_MS :
 			TimestampDifferenceMilliseconds(state->started_at,
@@ -136,6 +140,9 @@ ectowatch_launcher_main(Datum arg pg_attribute_unused())
 
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
 	pqsignal(SIGHUP, SIG_IGN);
+
+	/* the postmaster's word on workers; ignored without a database */
+	pqsignal(SIGUSR1, procsignal_sigusr1_handler);
 	BackgroundWorkerUnblockSignals();
 
 	/* pg_upgrade's servers are nobody's but its own */

@@ -41,11 +41,11 @@
  *	  write barrier; the worker loads the state word, then, after a read
  *	  barrier, the rest.
  *	- The worker is done with the bytes, then, after a full barrier, stores
- *	  done_byte and done_ticket; a writer loads both before it writes there,
- *	  with a full barrier between.  done_ticket is last: a worker that dies
- *	  between the two leaves a batch that its successor frees again, to the
- *	  same values.  (That successor finds from the ring that it need not read
- *	  those bytes, which may be overwritten by then.)
+ *	  done_ticket, then done_byte; a writer loads both before it writes there,
+ *	  with a full barrier between.  done_byte is last, so that bytes which a
+ *	  successor may read are never free: a worker that dies between the two
+ *	  leaves some that are freed with the next batch.  There is room for that
+ *	  one, since it takes less than half, with what it skips at the end.
  *	- A decision is stored, then, after a full barrier, 'sleeping' is loaded.
  *	  The worker stores 'sleeping', then, after a full barrier, looks at the
  *	  oldest state word.  So one of the two sees the other.
@@ -304,9 +304,9 @@ queue_advance(Queue *queue)
 	uint64		end = queue_desc(queue, ticket)->end;
 
 	pg_memory_barrier();
-	pg_atomic_write_u64(&queue->done_byte, end);
-	pg_write_barrier();
 	pg_atomic_write_u64(&queue->done_ticket, ticket + 1);
+	pg_write_barrier();
+	pg_atomic_write_u64(&queue->done_byte, end);
 
 	if (queue_is_overrun(queue))
 	{
@@ -330,22 +330,29 @@ void
 queue_usage(Queue *queue, QueueUsage *usage)
 {
 	uint64		done;
-	QueueDesc  *desc;
 
 	/*
-	 * No lock, so that the worker may ask: next_* is read after done_*, so
-	 * the differences are not negative, and may be a little old.
+	 * No lock, so that the worker may ask.  next_* are read after done_*, so
+	 * differences are not negative.  If the worker has freed the oldest batch
+	 * meanwhile, what was copied may be another's.
 	 */
-	done = pg_atomic_read_u64(&queue->done_ticket);
-	usage->bytes = pg_atomic_read_u64(&queue->done_byte);
-	pg_read_barrier();
-	usage->tickets = *(volatile uint64 *) &queue->next_ticket;
-	usage->bytes = *(volatile uint64 *) &queue->next_byte - usage->bytes;
-	usage->batches = usage->tickets - done;
-	usage->tickets--;
+	do
+	{
+		QueueDesc  *desc;
 
-	desc = queue_desc(queue, done);
-	usage->oldest_state = desc_state(desc, done);
-	if (usage->oldest_state != BATCH_NONE)
-		usage->oldest = desc->batch;
+		usage->bytes = pg_atomic_read_u64(&queue->done_byte);
+		pg_read_barrier();
+		done = pg_atomic_read_u64(&queue->done_ticket);
+		pg_read_barrier();
+		usage->tickets = *(volatile uint64 *) &queue->next_ticket;
+		usage->bytes = *(volatile uint64 *) &queue->next_byte - usage->bytes;
+		usage->batches = usage->tickets - done;
+		usage->tickets--;
+
+		desc = queue_desc(queue, done);
+		usage->oldest_state = desc_state(desc, done);
+		if (usage->oldest_state != BATCH_NONE)
+			usage->oldest = desc->batch;
+		pg_read_barrier();
+	} while (pg_atomic_read_u64(&queue->done_ticket) != done);
 }

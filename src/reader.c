@@ -799,11 +799,17 @@ ectowatch_position(FunctionCallInfo fcinfo pg_attribute_unused())
 
 		while ((result = ring_read_header(&cursor, &record)) == RING_RECORD)
 		{
-			if (record.xid == 0 || record.xid == visible_xid)
-				continue;
+			bool		visible;
+
 			if (record.position > newest)
 				break;
-			if (XidInMVCCSnapshot((TransactionId) record.xid, snapshot))
+			if (record.xid == visible_xid && record.xid != 0)
+				continue;
+
+			/* a gap has no xid, but what it stands for came before it */
+			visible = record.xid == 0 ? record.appended_at < taken_at :
+				!XidInMVCCSnapshot((TransactionId) record.xid, snapshot);
+			if (!visible)
 				PG_RETURN_INT64((int64) (record.position - record.span));
 			visible_xid = record.xid;
 		}

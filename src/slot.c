@@ -326,7 +326,7 @@ slot_has_lost(Slot *slot)
 }
 
 uint64
-slot_take_lost(Slot *slot, uint32 *entry)
+slot_next_lost(Slot *slot, uint32 *entry)
 {
 	pg_atomic_write_u32(&slot->lost_any, 0);
 	pg_memory_barrier();
@@ -337,13 +337,18 @@ slot_take_lost(Slot *slot, uint32 *entry)
 
 		if (lost > 0)
 		{
-			pg_atomic_fetch_sub_u64(&slot->lost[i], lost);
-			pg_atomic_write_u32(&slot->lost_any, 1);	/* there may be more */
+			pg_atomic_write_u32(&slot->lost_any, 1);
 			*entry = i;
 			return lost;
 		}
 	}
 	return 0;
+}
+
+void
+slot_clear_lost(Slot *slot, uint32 entry, uint64 changes)
+{
+	pg_atomic_fetch_sub_u64(&slot->lost[entry], changes);
 }
 
 /* before_shmem_exit callback of the worker */

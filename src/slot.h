@@ -126,9 +126,13 @@ extern void slot_add_lost(Slot *slot, uint32 watcher, uint64 changes);
 /* Becomes the slot's only worker until this process ends; false: not now. */
 extern bool slot_claim_worker(Slot *slot);
 
-/* Takes what slot_add_lost() counted for some watcher; 0: nothing left. */
+/*
+ * What slot_add_lost() counted for some watcher, by the number of its entry;
+ * 0: nothing left.  Once a gap tells of it, it is taken off.
+ */
 extern bool slot_has_lost(Slot *slot);
-extern uint64 slot_take_lost(Slot *slot, uint32 *entry);
+extern uint64 slot_next_lost(Slot *slot, uint32 *entry);
+extern void slot_clear_lost(Slot *slot, uint32 entry, uint64 changes);
 
 /* --- the launcher --- */
 

@@ -665,7 +665,7 @@ add_ended(const WatcherDef *def)
 	char	   *relation = watcher_relation_name(def->relation);
 
 	pending_add(change_make(def->id, def->relation, CHANGE_ENDED,
-							CHANGE_FRESH, def->name,
+							def->run == slot_run() ? CHANGE_FRESH : 0, def->name,
 							relation ? relation : "", "{}", 2, 1, NULL, 0),
 				NULL);
 }

@@ -28,6 +28,7 @@ typedef struct WatcherDef
 	uint32		id;
 	char	   *name;
 	Oid			relation;		/* may be gone */
+	char	   *relation_name;	/* not set here, for the caller's use */
 	int			events;
 	char	   *event;			/* as the user calls them */
 	char	   *label;			/* or NULL */

@@ -299,10 +299,13 @@ worker_keep_listeners_up(Worker *worker)
 
 /* --- gaps --- */
 
-/* Puts a gap of one watcher into the ring. */
+/*
+ * Puts a gap of one watcher into the ring; 0 changes are an unknown number.
+ * 'batch' is the one that it stands for the rest of, or NULL.
+ */
 static void
-worker_append_gap(Worker *worker, uint32 id, Oid relation, const char *name,
-				  const char *relation_name, uint64 changes, const char *reason)
+worker_append_gap(Worker *worker, const WatcherDef *def, const Batch *batch,
+				  uint64 changes, const char *reason)
 {
 	StringInfoData values;
 	Change	   *gap;
@@ -312,63 +315,16 @@ worker_append_gap(Worker *worker, uint32 id, Oid relation, const char *name,
 	span = (uint32) Max(Min(changes, PG_INT32_MAX), 1);
 	message_gap_values(&values, worker->next_position,
 					   worker->next_position + span - 1, changes, reason);
-	gap = change_make(id, relation, CHANGE_GAP, CHANGE_FRESH, name,
-					  relation_name ? relation_name : "",
+	gap = change_make(def->id, def->relation, CHANGE_GAP,
+					  def->run == slot_run() ? CHANGE_FRESH : 0, def->name,
+					  def->relation_name ? def->relation_name : "",
 					  values.data, values.len, 1, NULL, 0);
-	worker_append(worker, gap, NULL, 0, span);
+	worker_append(worker, gap, batch, batch ? batch->nchanges - 1 : 0, span);
 }
 
-/*
- * Makes gaps of what backends could not hand over.  A watcher that is no
- * longer there, even under the name we knew, has nobody to tell it to.
- */
-static void
-worker_append_lost(Worker *worker)
-{
-	MemoryContext context = CurrentMemoryContext;
-	List	   *watchers;
-	uint32		entry;
-	uint64		lost;
-
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	MemoryContextSwitchTo(context);
-	watchers = watcher_list(InvalidOid);
-	for (int i = 0; i < list_length(watchers); i++)
-	{
-		WatcherDef *def = list_nth(watchers, i);
-
-		def->label = watcher_relation_name(def->relation);
-	}
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(context);
-
-	while ((lost = slot_take_lost(worker->slot, &entry)) > 0)
-	{
-		ListCell   *lc;
-
-		add_u64(&worker->progress->lost, lost);
-		foreach(lc, watchers)
-		{
-			WatcherDef *def = lfirst(lc);
-
-			if (def->id % SLOT_MAX_WATCHERS != entry)
-				continue;
-			if (!worker_reserve_positions(worker, lost))
-				return;
-			worker_append_gap(worker, def->id, def->relation, def->name,
-							  def->label, lost, "queue_full");
-		}
-	}
-	worker_publish(worker);
-}
-
-/*
- * A spill file could not be read to its end: which watchers it had changes
- * of is not known, so all get a gap.
- */
-static void
-worker_append_unread(Worker *worker, uint64 changes)
+/* All watchers, in a transaction of its own. */
+static List *
+worker_watchers(void)
 {
 	MemoryContext context = CurrentMemoryContext;
 	List	   *watchers;
@@ -378,18 +334,70 @@ worker_append_unread(Worker *worker, uint64 changes)
 	StartTransactionCommand();
 	MemoryContextSwitchTo(context);
 	watchers = watcher_list(InvalidOid);
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(context);
-
-	add_u64(&worker->progress->lost, changes);
 	foreach(lc, watchers)
 	{
 		WatcherDef *def = lfirst(lc);
 
-		if (worker_reserve_positions(worker, 1))
-			worker_append_gap(worker, def->id, def->relation, def->name,
-							  NULL, 0, "queue_full");
+		def->relation_name = watcher_relation_name(def->relation);
 	}
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
+	return watchers;
+}
+
+/*
+ * Makes gaps of what backends could not hand over.  A watcher that is no
+ * longer there has nobody to tell it to.
+ */
+static void
+worker_append_lost(Worker *worker)
+{
+	List	   *watchers = worker_watchers();
+	uint32		entry;
+	uint64		lost;
+
+	while ((lost = slot_next_lost(worker->slot, &entry)) > 0)
+	{
+		WatcherDef *def = NULL;
+		ListCell   *lc;
+
+		foreach(lc, watchers)
+		{
+			if (((WatcherDef *) lfirst(lc))->id % SLOT_MAX_WATCHERS == entry)
+				def = lfirst(lc);
+		}
+		if (def != NULL)
+		{
+			if (!worker_reserve_positions(worker, lost))
+				return;
+			worker->now = GetCurrentTimestamp();
+			worker_append_gap(worker, def, NULL, lost, "queue_full");
+			worker_show(worker);
+		}
+
+		/* no interrupts since it was shown: it is told once */
+		slot_clear_lost(worker->slot, entry, lost);
+		add_u64(&worker->progress->lost, lost);
+	}
+	worker_publish(worker);
+}
+
+/*
+ * The rest of a batch could not be read from its file.  Which watchers it had
+ * changes of is not known, so all get a gap.  No interrupts once positions are
+ * reserved: to a later worker the first gap says that the batch is done.
+ */
+static void
+worker_append_unread(Worker *worker, const Batch *batch, uint64 changes)
+{
+	List	   *watchers = worker_watchers();
+	ListCell   *lc;
+
+	if (!worker_reserve_positions(worker, list_length(watchers)))
+		return;
+	add_u64(&worker->progress->lost, changes);
+	foreach(lc, watchers)
+		worker_append_gap(worker, lfirst(lc), batch, 0, "queue_full");
 }
 
 /* --- the queue --- */
@@ -503,7 +511,7 @@ worker_append_spilled(Worker *worker, const Batch *batch, uint32 done)
 				(errcode_for_file_access(),
 				 errmsg("could not read %u changes that a transaction had put into a temporary file: %m",
 						batch->nchanges - read)));
-		worker_append_unread(worker, batch->nchanges - read);
+		worker_append_unread(worker, batch, batch->nchanges - read);
 	}
 }
 

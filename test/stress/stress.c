@@ -1567,11 +1567,12 @@ check_all(void)
 			 ring_evicted_at(ring), latest);
 }
 
+/* MAP_SHARED or MAP_PRIVATE */
 static void *
-map_shared(Size size)
+map_memory(Size size, int sharing)
 {
 	void	   *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
-						 MAP_SHARED | MAP_ANONYMOUS
+						 sharing | MAP_ANONYMOUS
 #ifdef MAP_NORESERVE
 						 | MAP_NORESERVE
 #endif
@@ -1579,7 +1580,7 @@ map_shared(Size size)
 
 	if (p == MAP_FAILED)
 	{
-		perror("could not map shared memory");
+		perror("could not map memory");
 		exit(2);
 	}
 	return p;
@@ -1587,13 +1588,13 @@ map_shared(Size size)
 
 /* What is returned ends where a page begins that cannot be touched. */
 static void *
-map_guarded(Size size, void **start, Size *mapped)
+map_guarded(Size size, int sharing, void **start, Size *mapped)
 {
 	Size		page = sysconf(_SC_PAGESIZE);
 	Size		pages = (size + page - 1) / page * page;
 
 	*mapped = pages + page;
-	*start = map_shared(*mapped);
+	*start = map_memory(*mapped, sharing);
 	mprotect((char *) *start + pages, page, PROT_NONE);
 	return (char *) *start + pages - size;
 }
@@ -1679,18 +1680,26 @@ run_config(uint64 duration_us)
 	void	   *ring_map;
 	Size		queue_mapped;
 	Size		ring_mapped;
+	void	   *buffer_map;
+	Size		buffer_mapped;
 	bool		passed;
 
-	shared = map_shared(sizeof(Shared));
-	ticket_xid = map_shared(MAX_TICKETS * sizeof(pg_atomic_uint64));
-	position_log = map_shared(MAX_POSITIONS * sizeof(pg_atomic_uint64));
-	outcomes = map_shared(MAX_WRITERS * MAX_SEQ);
-	queue = map_guarded(queue_size, &queue_map, &queue_mapped);
-	ring = map_guarded(ring_size, &ring_map, &ring_mapped);
+	shared = map_memory(sizeof(Shared), MAP_SHARED);
+	ticket_xid = map_memory(MAX_TICKETS * sizeof(pg_atomic_uint64),
+							MAP_SHARED);
+	position_log = map_memory(MAX_POSITIONS * sizeof(pg_atomic_uint64),
+							  MAP_SHARED);
+	outcomes = map_memory(MAX_WRITERS * MAX_SEQ, MAP_SHARED);
+	queue = map_guarded(queue_size, MAP_SHARED, &queue_map, &queue_mapped);
+	ring = map_guarded(ring_size, MAP_SHARED, &ring_map, &ring_mapped);
 	queue_init(queue, config->queue_bytes, config->nbatches);
 	ring_init(ring, ring_bytes);
-	buffer = malloc(queue_max_inline(queue) + ring_max_payload(ring) + 64);
-	if (buffer == NULL || pipe(wake_pipe) != 0 ||
+
+	/* A reader of broken lengths must not write over its neighbours. */
+	buffer = map_guarded(MAXALIGN(Max(queue_max_inline(queue) + sizeof(uint64),
+									  ring_max_payload(ring))),
+						 MAP_PRIVATE, &buffer_map, &buffer_mapped);
+	if (pipe(wake_pipe) != 0 ||
 		fcntl(wake_pipe[0], F_SETFL, O_NONBLOCK) != 0 ||
 		fcntl(wake_pipe[1], F_SETFL, O_NONBLOCK) != 0)
 	{
@@ -1716,7 +1725,7 @@ run_config(uint64 duration_us)
 
 	close(wake_pipe[0]);
 	close(wake_pipe[1]);
-	free(buffer);
+	munmap(buffer_map, buffer_mapped);
 	munmap(queue_map, queue_mapped);
 	munmap(ring_map, ring_mapped);
 	munmap(outcomes, MAX_WRITERS * MAX_SEQ);

@@ -1,0 +1,106 @@
+# Copyright (c) 2026, the ectowatch authors
+
+# A LISTEN client that stops reading its socket.  P3: writers and the ring go
+# on.  NOTIFY's own queue, which core lets grow to 8 GB before commits fail,
+# is not filled beyond a tenth; the worker says that it holds back.  P4: when
+# the client has gone on or has ended, messages go on, after gaps for what the
+# ring has dropped meanwhile: messages and gaps add up to what was committed.
+# A TAP test because it stops a client and takes a gigabyte of disk.
+
+use strict;
+use warnings;
+
+use EctowatchNode;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = new_node(
+	'main',
+	'fsync = off',
+	'max_wal_size = 1GB',
+	'log_statement = none',
+	"ectowatch.ring_size = '32MB'");
+
+# 7.6 kB per message, of which the table keeps next to nothing
+$node->safe_psql(
+	'postgres', q{
+	CREATE TABLE users (id int PRIMARY KEY, v text);
+	CREATE TABLE roles (id int PRIMARY KEY);
+	CREATE TABLE done (id serial PRIMARY KEY);
+	SELECT ectowatch_watch('users', 'changed', extra_columns => '{v}');
+	SELECT ectowatch_watch('roles', 'inserted');
+	SELECT ectowatch_watch('done', 'inserted')});
+my @channels = qw(users_changed roles_inserted done_inserted);
+my $start = $node->safe_psql('postgres', 'SELECT ectowatch_position()');
+my $stuck = start_listen($node, 'postgres', ['--count'], @channels);
+
+# this one reads, which moves its own place only
+my $reading = start_listen($node, 'postgres', ['--count', '--until', 'done_inserted'], @channels);
+my $session = session($node, 'postgres');
+
+$node->safe_psql('postgres', 'INSERT INTO roles VALUES (1)');
+$stuck->signal('STOP');
+
+my $rows = 0;
+my $blocked;
+foreach my $turn (1 .. 40)
+{
+	my $last = $rows + 5000;
+
+	# a writer is not held up, whatever the worker does
+	$session->query_safe("INSERT INTO users SELECT i, repeat('x', 7600) FROM generate_series($rows + 1, $last) i");
+	$rows = $last;
+	poll_query($node, 'postgres', 'SELECT queue_batches = 0 AND (notify_bytes = 0 OR notify_blocked) FROM ectowatch_stat');
+	$blocked = ask($session, 'SELECT notify_blocked FROM ectowatch_stat') eq 't';
+	last if $blocked;
+}
+ok($blocked, "the worker holds back after $rows messages");
+cmp_ok($node->safe_psql('postgres', 'SELECT pg_notification_queue_usage()'),
+	'<', 0.105, "NOTIFY's queue is a tenth full");
+ok($node->log_contains('ectowatch does not send notifications: NOTIFY\'s queue is more than a tenth full'),
+	'the log says so');
+
+# the ring goes on, and overtakes what was not sent; so do users' own messages
+my $sent = ask($session, 'SELECT notified FROM ectowatch_stat');
+$session->query_safe('INSERT INTO roles VALUES (2)');
+foreach my $turn (1 .. 2)
+{
+	my $last = $rows + 5000;
+
+	$session->query_safe("INSERT INTO users SELECT i, repeat('x', 7600) FROM generate_series($rows + 1, $last) i");
+	$rows = $last;
+}
+$session->query_safe("NOTIFY something, 'else'");
+poll_query($node, 'postgres', 'SELECT queue_batches = 0 FROM ectowatch_stat');
+my $ring = ring_counts($node, 'postgres', $start);
+is($ring->{'gap overtaken'} + $ring->{'users_changed inserted'}, $rows + 2,
+	'the ring goes on');
+is(ask($session, 'SELECT notified, notify_blocked FROM ectowatch_stat'),
+	"$sent|t", 'nothing more is sent');
+cmp_ok(ask($session, 'SELECT notify_skipped FROM ectowatch_stat'), '>', 0,
+	'statistics say what was overtaken before it was sent');
+is(ask($session, "SELECT notify_skipped FROM ectowatch_stat_watchers WHERE watcher = 'roles_inserted'"),
+	1, 'for each watcher');
+
+# ---------- the client goes on
+
+$stuck->signal('CONT');
+$session->query_safe('INSERT INTO roles VALUES (3)');
+poll_query($node, 'postgres', 'SELECT NOT notify_blocked AND notify_bytes = 0 FROM ectowatch_stat');
+ok($node->log_contains('ectowatch sends notifications again'), 'the log says that it goes on');
+my $skipped = ask($session,
+	"SELECT string_agg(concat(watcher, ' ', notify_skipped), ' ' ORDER BY watcher) FROM ectowatch_stat_watchers WHERE notify_skipped > 0");
+$node->safe_psql('postgres', 'INSERT INTO done DEFAULT VALUES');
+my $counts = $reading->finish;
+my ($roles_skipped, $users_skipped) = $skipped =~ /^roles_inserted (\d+) users_changed (\d+)$/;
+is($counts->{'users_changed inserted'} + $users_skipped, $rows, 'messages and gaps make up the committed');
+is($counts->{'roles_inserted inserted'} + $roles_skipped, 3, 'for each watcher');
+is($counts->{$_}, 1, "one $_") foreach 'users_changed gap', 'roles_inserted gap';
+is($counts->{position_violations}, 0, 'in order');
+poll_query($node, 'postgres', 'SELECT pg_notification_queue_usage() < 0.01');
+$stuck->stop;
+$session->quit;
+
+$node->stop;
+done_testing();
