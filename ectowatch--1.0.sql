@@ -8,6 +8,11 @@
 -- to changes.  Written by C functions only.
 --
 CREATE SEQUENCE ectowatch_watcher_ids AS integer;
+-- not those of watchers that there were before DROP EXTENSION
+SELECT pg_catalog.setval('@extschema@.ectowatch_watcher_ids',
+    pg_catalog.mod((EXTRACT(epoch FROM pg_catalog.clock_timestamp())
+                    OPERATOR(pg_catalog.*) 1000)::bigint, 1073741824)
+    OPERATOR(pg_catalog.+) 1);
 REVOKE ALL ON SEQUENCE ectowatch_watcher_ids FROM PUBLIC;
 COMMENT ON SEQUENCE ectowatch_watcher_ids IS
 'numbers of watchers';

@@ -111,6 +111,7 @@ capture_row(const TriggerPlan *plan, const WatcherPlan *watcher,
 	uint32		keys_len;
 	uint32		old_keys_len = 0;
 	RowVersion	version;
+	ChangeParts parts;
 
 	if (type == CHANGE_UPDATED)
 	{
@@ -148,39 +149,66 @@ capture_row(const TriggerPlan *plan, const WatcherPlan *watcher,
 		pending_moved(watcher->id, &left);
 	}
 
-	pending_add(change_make(watcher->id, plan->origin, type, flags,
-							watcher->name, plan->origin_name,
-							values.data, values.len, keys_len,
-							old.data, old.len),
-				&version);
+	parts.watcher = watcher->id;
+	parts.relation = plan->origin;
+	parts.type = type;
+	parts.flags = flags;
+	parts.name = watcher->name;
+	parts.relation_name = plan->origin_name;
+	parts.ncolumns = watcher->ncolumns;
+	parts.columns = watcher->origin_columns;
+	parts.values = values.data;
+	parts.values_len = values.len;
+	parts.keys_len = keys_len;
+	parts.old = old.data;
+	parts.old_len = old.len;
+
+	/* of a row whose key cannot be told, nothing can be remembered */
+	pending_add(change_make(&parts), keys_len > 1 ? &version : NULL);
 }
 
 static void
-capture_truncate(Oid relation, const char *relation_name, uint32 watcher,
-				 const char *name, bool fresh)
+capture_truncate(ChangeParts *parts)
 {
-	pending_add(change_make(watcher, relation, CHANGE_TRUNCATED,
-							fresh ? CHANGE_FRESH : 0, name, relation_name,
-							"{}", 2, 1, NULL, 0),
-				NULL);
+	parts->type = CHANGE_TRUNCATED;
+	pending_add(change_make(parts), NULL);
+}
+
+static void
+capture_truncate_by_plan(const TriggerPlan *plan, const WatcherPlan *watcher)
+{
+	ChangeParts parts = {0};
+
+	parts.watcher = watcher->id;
+	parts.relation = plan->origin;
+	parts.flags = watcher->fresh ? CHANGE_FRESH : 0;
+	parts.name = watcher->name;
+	parts.relation_name = plan->origin_name;
+	parts.ncolumns = watcher->ncolumns;
+	parts.columns = watcher->origin_columns;
+	capture_truncate(&parts);
 }
 
 void
 capture_partition_truncated(Oid origin)
 {
-	char	   *origin_name = watcher_relation_name(origin);
 	ListCell   *lc;
 
 	foreach(lc, watcher_list(origin))
 	{
 		WatcherDef *def = lfirst(lc);
+		ChangeParts parts = {0};
 
-		if (def->events & EVENT_TRUNCATED)
-		{
-			pending_forget_rows();
-			capture_truncate(origin, origin_name, def->id, def->name,
-							 def->run == slot_run());
-		}
+		if (!(def->events & EVENT_TRUNCATED))
+			continue;
+		pending_forget_rows();
+		parts.watcher = def->id;
+		parts.relation = origin;
+		parts.flags = def->run == slot_run() ? CHANGE_FRESH : 0;
+		parts.name = def->name;
+		parts.relation_name = watcher_relation_name(origin);
+		parts.columns = watcher_columns(def, &parts.ncolumns);
+		capture_truncate(&parts);
 	}
 }
 
@@ -279,9 +307,7 @@ ectowatch_capture(PG_FUNCTION_ARGS)
 		if (per_row)
 			capture_row(plan, &plan->watchers[i], type, trigdata);
 		else
-			capture_truncate(plan->origin, plan->origin_name,
-							 plan->watchers[i].id, plan->watchers[i].name,
-							 plan->watchers[i].fresh);
+			capture_truncate_by_plan(plan, &plan->watchers[i]);
 	}
 	return PointerGetDatum(NULL);
 }

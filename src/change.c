@@ -28,37 +28,45 @@ change_max_size(void)
 }
 
 Change *
-change_make(uint32 watcher, Oid relation, ChangeType type, int flags,
-			const char *name, const char *relation_name,
-			const char *values, uint32 values_len, uint32 keys_len,
-			const char *old, uint32 old_len)
+change_make(const ChangeParts *parts)
 {
-	Size		name_len = strlen(name);
-	Size		relation_len = strlen(relation_name);
-	Size		size = MAXALIGN(offsetof(Change, data) + name_len +
-								relation_len + values_len + old_len);
-	Change	   *change = palloc(size);
+	const char *relation = parts->relation_name ? parts->relation_name : "";
+	const char *values = parts->values ? parts->values : "{}";
+	Change		head;
+	Change	   *change;
+	Size		size;
 
-	Assert(name_len < NAMEDATALEN);
+	memset(&head, 0, sizeof(head));
+	head.watcher = parts->watcher;
+	head.relation = parts->relation;
+	head.type = parts->type;
+	head.flags = parts->flags;
+	head.ncolumns = parts->ncolumns;
+	head.name_len = strlen(parts->name);
+	head.relation_len = strlen(relation);
+	head.values_len = parts->values ? parts->values_len : 2;
+	head.keys_len = parts->values ? parts->keys_len : 1;
+	head.old_len = parts->old ? parts->old_len : 0;
+	Assert(head.name_len < NAMEDATALEN);
+
+	size = MAXALIGN(offsetof(Change, columns) +
+					head.ncolumns * sizeof(AttrNumber) +
+					head.name_len + head.relation_len +
+					head.values_len + head.old_len);
+	head.size = size;
+	change = palloc(size);
 
 	/* the padding too: the bytes are compared and written to files */
 	memset((char *) change + size - MAXIMUM_ALIGNOF, 0, MAXIMUM_ALIGNOF);
-	change->size = size;
-	change->watcher = watcher;
-	change->relation = relation;
-	change->type = type;
-	change->flags = flags;
-	change->name_len = name_len;
-	change->unused = 0;
-	change->relation_len = relation_len;
-	change->keys_len = keys_len;
-	change->values_len = values_len;
-	change->old_len = old_len;
-	memcpy(change_name(change), name, name_len);
-	memcpy(change_relation(change), relation_name, relation_len);
-	memcpy(change_values(change), values, values_len);
-	if (old_len > 0)
-		memcpy(change_old(change), old, old_len);
+	memcpy(change, &head, offsetof(Change, columns));
+	if (head.ncolumns > 0)
+		memcpy(change->columns, parts->columns,
+			   head.ncolumns * sizeof(AttrNumber));
+	memcpy(change_name(change), parts->name, head.name_len);
+	memcpy(change_relation(change), relation, head.relation_len);
+	memcpy(change_values(change), values, head.values_len);
+	if (head.old_len > 0)
+		memcpy(change_old(change), parts->old, head.old_len);
 	return change;
 }
 

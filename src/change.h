@@ -4,7 +4,8 @@
  *	  A change as bytes: one layout in pending, spill file, queue and ring.
  *
  * A change names its watcher and relation itself, so that whoever reads it
- * needs no catalog.  Its values are finished JSON, in which the key's columns
+ * needs no catalog.  It has the numbers of the columns that it shows, in the
+ * watched relation, because rights to read them are rights to read it.  Its values are finished JSON, in which the key's columns
  * come first: the part up to 'keys_len', closed by a brace, is the message
  * that is sent where the whole does not fit.
  *
@@ -14,6 +15,8 @@
  */
 #ifndef ECTOWATCH_CHANGE_H
 #define ECTOWATCH_CHANGE_H
+
+#include "access/attnum.h"
 
 typedef enum ChangeType
 {
@@ -41,34 +44,48 @@ typedef struct Change
 	Oid			relation;
 	uint8		type;			/* ChangeType */
 	uint8		flags;
-	uint8		name_len;
-	uint8		unused;
-	uint32		relation_len;
+	uint16		ncolumns;
+	uint16		name_len;
+	uint16		relation_len;
 	uint32		keys_len;
 	uint32		values_len;
 	uint32		old_len;		/* 0: no old values */
-	char		data[FLEXIBLE_ARRAY_MEMBER];	/* name, relation, values, old */
+	AttrNumber	columns[FLEXIBLE_ARRAY_MEMBER];	/* then, as text, name,
+												 * relation, values, old */
 } Change;
 
 /* The parts, none of which is terminated. */
-#define change_name(c)		((c)->data)
-#define change_relation(c)	((c)->data + (c)->name_len)
+#define change_name(c)		((char *) &(c)->columns[(c)->ncolumns])
+#define change_relation(c)	(change_name(c) + (c)->name_len)
 #define change_values(c)	(change_relation(c) + (c)->relation_len)
 #define change_old(c)		(change_values(c) + (c)->values_len)
 
 /* The longest change that is carried; beyond it a change becomes partial. */
 extern uint32 change_max_size(void);
 
+/* A change in parts. */
+typedef struct ChangeParts
+{
+	uint32		watcher;
+	Oid			relation;
+	ChangeType	type;
+	int			flags;
+	const char *name;
+	const char *relation_name;	/* NULL: the relation is gone */
+	int			ncolumns;
+	const AttrNumber *columns;
+	const char *values;			/* NULL: {} */
+	uint32		values_len;
+	uint32		keys_len;
+	const char *old;			/* NULL: none */
+	uint32		old_len;
+} ChangeParts;
+
 /*
- * Builds a change in memory of the current context.  'old' may be NULL.
- * Fails only for want of memory.
+ * Builds a change in memory of the current context.  Fails only for want of
+ * memory.
  */
-extern Change *change_make(uint32 watcher, Oid relation, ChangeType type,
-						   int flags, const char *name,
-						   const char *relation_name,
-						   const char *values, uint32 values_len,
-						   uint32 keys_len,
-						   const char *old, uint32 old_len);
+extern Change *change_make(const ChangeParts *parts);
 
 /* "inserted" and so on. */
 extern const char *change_type_name(ChangeType type);

@@ -21,11 +21,13 @@
 #include "access/detoast.h"
 #include "access/transam.h"
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "commands/async.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
+#include "parser/parse_coerce.h"
 #include "pgtime.h"
 #include "utils/builtins.h"
 #include "utils/bytea.h"
@@ -110,6 +112,16 @@ message_max_values(void)
 	return change_max_size() / 2 - 512;
 }
 
+/* Whether to_json() would use a cast, which is somebody's function. */
+static bool
+has_json_cast(Oid type)
+{
+	Oid			function;
+
+	return find_coercion_pathway(JSONOID, type, COERCION_EXPLICIT,
+								 &function) == COERCION_PATH_FUNC;
+}
+
 static MessageKind
 message_kind(Oid type)
 {
@@ -138,9 +150,33 @@ message_kind(Oid type)
 		base = get_element_type(base);
 	if (base < FirstNormalObjectId && get_typtype(base) == TYPTYPE_BASE)
 		return MESSAGE_JSON;
-	if (get_typtype(base) == TYPTYPE_ENUM)
+	if (get_typtype(base) == TYPTYPE_ENUM && !has_json_cast(base))
 		return MESSAGE_JSON;
 	return MESSAGE_GUARDED;
+}
+
+/* Names come with a schema where search_path does not lead to them. */
+static bool
+type_by_search_path(Oid type)
+{
+	Oid			base = getBaseType(type);
+
+	if (OidIsValid(get_element_type(base)))
+		base = get_element_type(base);
+	switch (base)
+	{
+		case REGPROCOID:
+		case REGPROCEDUREOID:
+		case REGOPEROID:
+		case REGOPERATOROID:
+		case REGCLASSOID:
+		case REGCOLLATIONOID:
+		case REGTYPEOID:
+		case REGCONFIGOID:
+		case REGDICTIONARYOID:
+			return true;
+	}
+	return false;
 }
 
 void
@@ -158,6 +194,7 @@ message_column_init(MessageColumn *column, TupleDesc desc, AttrNumber attnum)
 	column->typbyval = att->attbyval;
 	column->label = label.data;
 	column->kind = message_kind(att->atttypid);
+	column->by_search_path = type_by_search_path(att->atttypid);
 	column->foreign_json = column->kind == MESSAGE_GUARDED ||
 		getBaseType(att->atttypid) == JSONOID ||
 		getBaseType(att->atttypid) == JSONARRAYOID;
@@ -183,6 +220,25 @@ append_by_to_json(StringInfo out, MessageColumn *column, Datum value)
 														value));
 
 	appendBinaryStringInfo(out, VARDATA_ANY(json), VARSIZE_ANY_EXHDR(json));
+}
+
+/* The same with the schema of whatever is not in pg_catalog. */
+static void
+append_by_search_path(StringInfo out, MessageColumn *column, Datum value)
+{
+	OverrideSearchPath path = {0};
+
+	path.addCatalog = true;
+	PushOverrideSearchPath(&path);
+	PG_TRY();
+	{
+		append_by_to_json(out, column, value);
+	}
+	PG_FINALLY();
+	{
+		PopOverrideSearchPath();
+	}
+	PG_END_TRY();
 }
 
 /* The same where the type's code may throw; false if it did. */
@@ -232,6 +288,9 @@ append_guarded(StringInfo out, MessageColumn *column, Datum value)
 		warned = true;
 	}
 	PG_END_TRY();
+
+	/* a function with settings of its own leaves the session's behind */
+	output_settings_set(output_settings_fixed());
 	return done;
 }
 
@@ -282,7 +341,10 @@ append_value(StringInfo out, MessageColumn *column, Datum value)
 			appendStringInfoChar(out, '"');
 			return true;
 		case MESSAGE_JSON:
-			append_by_to_json(out, column, value);
+			if (column->by_search_path)
+				append_by_search_path(out, column, value);
+			else
+				append_by_to_json(out, column, value);
 			return true;
 		case MESSAGE_GUARDED:
 			return append_guarded(out, column, value);

@@ -35,6 +35,7 @@ typedef struct MessageColumn
 	int16		typlen;
 	bool		typbyval;
 	MessageKind kind;
+	bool		by_search_path; /* its output depends on that */
 	bool		foreign_json;	/* renders what others wrote as JSON */
 	char	   *label;			/* "name": as JSON */
 	FmgrInfo	to_json;		/* for MESSAGE_JSON and MESSAGE_GUARDED */

@@ -31,6 +31,7 @@
 #include "access/xlog.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_type.h"
+#include "common/hashfn.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -66,10 +67,16 @@ PG_FUNCTION_INFO_V1(ectowatch_pending);
 /* How long ectowatch_position() waits for the worker to come up. */
 #define WORKER_START_TIMEOUT_MS		10000
 
-/* Whether this role may read a watcher; asked once per call. */
+/* Whether this role may read some columns of a relation; asked once a call. */
+typedef struct ReaderRightKey
+{
+	Oid			relation;
+	uint64		columns;		/* hash of their numbers */
+} ReaderRightKey;
+
 typedef struct ReaderRight
 {
-	uint32		watcher;		/* hash key */
+	ReaderRightKey key;
 	bool		allowed;
 } ReaderRight;
 
@@ -105,76 +112,108 @@ typedef enum ReaderResult
 /* --- rights --- */
 
 static bool
-columns_allowed(Oid relation, List *names)
+columns_allowed(Oid relation, const AttrNumber *columns, int ncolumns)
 {
-	ListCell   *lc;
-
-	foreach(lc, names)
+	for (int i = 0; i < ncolumns; i++)
 	{
-		AttrNumber	attnum = get_attnum(relation, lfirst(lc));
+		bool		missing = false;
 
-		if (attnum != InvalidAttrNumber &&
-			pg_attribute_aclcheck(relation, attnum, GetUserId(),
-								  ACL_SELECT) != ACLCHECK_OK)
+		if (columns[i] == InvalidAttrNumber ||
+			pg_attribute_aclcheck_ext(relation, columns[i], GetUserId(),
+									  ACL_SELECT, &missing) != ACLCHECK_OK ||
+			missing)
 			return false;
 	}
-	return true;
+	return ncolumns > 0;
 }
 
-/* Whether this role may read a relation's watcher; 'def' may be NULL. */
+/*
+ * Whether this role may read what a relation's columns held; if there are
+ * none, the relation as a whole.
+ */
 static bool
-watcher_allowed(Oid relation, const WatcherDef *def)
+relation_allowed(Oid relation, const AttrNumber *columns, int ncolumns)
 {
 	if (get_rel_name(relation) == NULL)
 		return has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_DATA);
 	if (check_enable_rls(relation, InvalidOid, true) == RLS_ENABLED)
 		return false;
-	if (pg_class_aclcheck(relation, GetUserId(), ACL_SELECT) == ACLCHECK_OK)
-		return true;
-	return def != NULL &&
-		def->key_columns != NIL &&
-		columns_allowed(relation, def->key_columns) &&
-		columns_allowed(relation, def->extra_columns);
+	return pg_class_aclcheck(relation, GetUserId(), ACL_SELECT) == ACLCHECK_OK ||
+		columns_allowed(relation, columns, ncolumns);
 }
 
 static bool
-reader_may_read(Reader *reader, const Change *change)
+watcher_allowed(const WatcherDef *def)
 {
+	int			n;
+	AttrNumber *columns = watcher_columns(def, &n);
+
+	return relation_allowed(def->relation, columns, n);
+}
+
+static HTAB *
+rights_create(void)
+{
+	HASHCTL		ctl;
+
+	ctl.keysize = sizeof(ReaderRightKey);
+	ctl.entrysize = sizeof(ReaderRight);
+	ctl.hcxt = CurrentMemoryContext;
+	return hash_create("ectowatch rights", 16, &ctl,
+					   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+/*
+ * Whether a change may be read.  It shows the columns that its watcher had
+ * then, which need not be those that it has now.
+ */
+static bool
+rights_allow(HTAB *rights, const Change *change)
+{
+	ReaderRightKey key;
 	ReaderRight *right;
 	bool		found;
 
-	right = hash_search(reader->rights, &change->watcher, HASH_ENTER, &found);
-	if (!found)
-	{
-		WatcherDef *def = NULL;
-		ListCell   *lc;
+	/* these say nothing of any row, and no reader may go without them */
+	if (change->type == CHANGE_ENDED || change->type == CHANGE_GAP)
+		return true;
 
-		foreach(lc, watcher_list(change->relation))
-		{
-			if (((WatcherDef *) lfirst(lc))->id == change->watcher)
-				def = lfirst(lc);
-		}
-		right->allowed = watcher_allowed(change->relation, def);
-	}
-	/* that a watcher has ended says nothing of any row */
-	return right->allowed || change->type == CHANGE_ENDED;
+	memset(&key, 0, sizeof(key));
+	key.relation = change->relation;
+	key.columns = hash_bytes_extended((const unsigned char *) change->columns,
+									  change->ncolumns * sizeof(AttrNumber),
+									  change->ncolumns);
+	right = hash_search(rights, &key, HASH_ENTER, &found);
+	if (!found)
+		right->allowed = relation_allowed(change->relation, change->columns,
+										  change->ncolumns);
+	return right->allowed;
 }
 
 /* --- opening --- */
 
-/* The entry of a watcher that the ring has, or has had, changes of. */
-static SlotWatcher *
-entry_of_name(Slot *slot, const char *name)
+/*
+ * What the ring has dropped of the watchers that have, or have had, a name:
+ * the newest position, and how many changes.  False if it never had any.
+ */
+static bool
+evicted_of_name(Slot *slot, const char *name, uint64 *position, uint64 *changes)
 {
+	bool		found = false;
+
+	*position = *changes = 0;
 	for (uint32 i = 0; i < SLOT_MAX_WATCHERS; i++)
 	{
 		SlotWatcher *entry = slot_watcher(slot, i);
 
-		if (pg_atomic_read_u32(&entry->id) != 0 &&
-			strncmp(entry->name, name, NAMEDATALEN) == 0)
-			return entry;
+		if (pg_atomic_read_u32(&entry->id) == 0 ||
+			strncmp(entry->name, name, NAMEDATALEN) != 0)
+			continue;
+		found = true;
+		*position = Max(*position, pg_atomic_read_u64(&entry->evicted_position));
+		*changes += pg_atomic_read_u64(&entry->evicted);
 	}
-	return NULL;
+	return found;
 }
 
 static void
@@ -196,15 +235,18 @@ reader_check_names(Reader *reader)
 		}
 		if (def == NULL)
 		{
+			uint64		position;
+			uint64		changes;
+
 			/* one that has ended may still have changes to be read */
-			if (entry_of_name(reader->slot, name) != NULL)
+			if (evicted_of_name(reader->slot, name, &position, &changes))
 				continue;
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_OBJECT),
 					 errmsg("watcher \"%s\" does not exist", name),
 					 errhint("View ectowatch_watchers lists those that do.")));
 		}
-		if (!watcher_allowed(def->relation, def))
+		if (!watcher_allowed(def))
 			ereport(ERROR,
 					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 					 errmsg("permission denied for watcher \"%s\"", name),
@@ -266,7 +308,6 @@ reader_slot(void)
 static void
 reader_open(Reader *reader, FunctionCallInfo fcinfo)
 {
-	HASHCTL		ctl;
 	int64		after;
 
 	memset(reader, 0, sizeof(*reader));
@@ -291,11 +332,7 @@ reader_open(Reader *reader, FunctionCallInfo fcinfo)
 	}
 	reader->payload = palloc(ring_max_payload(reader->ring));
 
-	ctl.keysize = sizeof(uint32);
-	ctl.entrysize = sizeof(ReaderRight);
-	ctl.hcxt = CurrentMemoryContext;
-	reader->rights = hash_create("ectowatch rights", 16, &ctl,
-								 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	reader->rights = rights_create();
 }
 
 /* --- reading --- */
@@ -312,6 +349,16 @@ reader_add_gap(Reader *reader, const char *watcher, uint64 from, uint64 to,
 	gap->changes = changes;
 	gap->reason = reason;
 	reader->gaps = lappend(reader->gaps, gap);
+}
+
+/* By the position that they get; for list_sort(). */
+static int
+gap_compare(const ListCell *a, const ListCell *b)
+{
+	uint64		to_a = ((const ReaderGap *) lfirst(a))->to;
+	uint64		to_b = ((const ReaderGap *) lfirst(b))->to;
+
+	return to_a < to_b ? -1 : to_a > to_b;
 }
 
 /* A gap for all that the reader asked for. */
@@ -366,18 +413,17 @@ reader_find_gaps(Reader *reader)
 					   evicted - reader->after, "overtaken");
 	foreach(lc, reader->names)
 	{
-		SlotWatcher *entry = entry_of_name(reader->slot, lfirst(lc));
 		uint64		to;
+		uint64		changes;
 
-		if (entry == NULL)
-			continue;
-		to = pg_atomic_read_u64(&entry->evicted_position);
-		if (to > reader->after)
+		/* how many of them come after 'after' is known only of all of them */
+		if (evicted_of_name(reader->slot, lfirst(lc), &to, &changes) &&
+			to > reader->after)
 			reader_add_gap(reader, lfirst(lc), reader->after + 1, to,
-						   reader->after < run_start ?
-						   pg_atomic_read_u64(&entry->evicted) : 0,
+						   reader->after < run_start ? changes : 0,
 						   "overtaken");
 	}
+	list_sort(reader->gaps, gap_compare);
 	reader->after = evicted;
 	return true;
 }
@@ -393,9 +439,9 @@ reader_wants(Reader *reader, const Change *change)
 
 		if (strlen(name) == change->name_len &&
 			memcmp(name, change_name(change), change->name_len) == 0)
-			return reader_may_read(reader, change);
+			return rights_allow(reader->rights, change);
 	}
-	return reader->names == NIL && reader_may_read(reader, change);
+	return reader->names == NIL && rights_allow(reader->rights, change);
 }
 
 /*
@@ -459,7 +505,8 @@ reader_next(Reader *reader, RingRecord *record, ReaderGap *gap)
 
 /*
  * Waits until the ring has grown, or until 'until'; false if it is that late.
- * The caller has prepared to sleep, and looks again.
+ * The first call only prepares to sleep, so the caller looks again before he
+ * really does, and misses nothing that came in between.
  */
 static bool
 reader_sleep(Reader *reader, TimestampTz until)
@@ -531,40 +578,57 @@ json_to_jsonb(const char *json, uint32 len)
 	return result;
 }
 
-/*
- * Values that may hold JSON of others, which is not always fit for jsonb
- * ("\u0000", numbers without end).  Then the key alone has to do.
- */
-static Datum
-foreign_json_to_jsonb(const Change *change)
+/* The same where jsonb may not take it; false then. */
+static bool
+try_json_to_jsonb(const char *json, uint32 len, Datum *result)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
-	volatile Datum result = (Datum) 0;
+	volatile bool done = false;
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		result = json_to_jsonb(change_values(change), change->values_len);
+		*result = json_to_jsonb(json, len);
 		ReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
+		done = true;
 	}
 	PG_CATCH();
 	{
-		char	   *keys;
+		ErrorData  *error;
 
 		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
-		keys = psprintf("%.*s}", (int) change->keys_len, change_values(change));
-		result = json_to_jsonb(keys, strlen(keys));
+		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+			ReThrowError(error);
 	}
 	PG_END_TRY();
-	return result;
+	return done;
+}
+
+/*
+ * Values that may hold JSON of others, which is not always fit for jsonb
+ * ("\u0000", numbers without end).  Then the key alone has to do, or nothing.
+ */
+static Datum
+foreign_json_to_jsonb(const char *json, uint32 len, uint32 keys_len)
+{
+	Datum		result;
+	char	   *keys;
+
+	if (try_json_to_jsonb(json, len, &result))
+		return result;
+	keys = psprintf("%.*s}", (int) keys_len, json);
+	if (try_json_to_jsonb(keys, strlen(keys), &result))
+		return result;
+	return json_to_jsonb("{}", 2);
 }
 
 /* Columns 1 to 5 of changes, 0 to 4 of pending: watcher to old_values. */
@@ -577,13 +641,21 @@ change_columns(const Change *change, Datum *values, bool *nulls)
 	values[2] = PointerGetDatum(cstring_to_text_with_len(change_relation(change),
 														 change->relation_len));
 	nulls[2] = change->relation_len == 0;
-	if (change->flags & CHANGE_FOREIGN_JSON)
-		values[3] = foreign_json_to_jsonb(change);
-	else
-		values[3] = json_to_jsonb(change_values(change), change->values_len);
 	nulls[4] = change->old_len == 0;
-	if (!nulls[4])
-		values[4] = json_to_jsonb(change_old(change), change->old_len);
+	if (change->flags & CHANGE_FOREIGN_JSON)
+	{
+		values[3] = foreign_json_to_jsonb(change_values(change),
+										  change->values_len, change->keys_len);
+		if (!nulls[4])
+			values[4] = foreign_json_to_jsonb(change_old(change),
+											  change->old_len, 1);
+	}
+	else
+	{
+		values[3] = json_to_jsonb(change_values(change), change->values_len);
+		if (!nulls[4])
+			values[4] = json_to_jsonb(change_old(change), change->old_len);
+	}
 }
 
 #define CHANGES_COLUMNS		8
@@ -673,7 +745,6 @@ ectowatch_changes(PG_FUNCTION_ARGS)
 		}
 		if (n > 0)
 			break;
-		ConditionVariablePrepareToSleep(slot_changed(reader.slot));
 		if (!reader_sleep(&reader, until))
 			break;
 	}
@@ -719,7 +790,6 @@ ectowatch_wait(PG_FUNCTION_ARGS)
 			next_after = record.position - record.span;
 			break;
 		}
-		ConditionVariablePrepareToSleep(slot_changed(reader.slot));
 		if (!reader_sleep(&reader, until))
 			break;
 	}
@@ -818,15 +888,25 @@ ectowatch_position(FunctionCallInfo fcinfo pg_attribute_unused())
 	}
 }
 
+typedef struct PendingReader
+{
+	ReturnSetInfo *rsinfo;
+	HTAB	   *rights;
+} PendingReader;
+
 static void
 put_pending(const Change *change, void *arg)
 {
-	ReturnSetInfo *rsinfo = arg;
+	PendingReader *reader = arg;
 	Datum		values[5] = {0};
 	bool		nulls[5] = {false};
 
+	/* the transaction may have changed it with the rights of another role */
+	if (!rights_allow(reader->rights, change))
+		return;
 	change_columns(change, values, nulls);
-	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	tuplestore_putvalues(reader->rsinfo->setResult, reader->rsinfo->setDesc,
+						 values, nulls);
 }
 
 /*
@@ -835,9 +915,13 @@ put_pending(const Change *change, void *arg)
 Datum
 ectowatch_pending(PG_FUNCTION_ARGS)
 {
+	PendingReader reader;
+
 	ectowatch_require_preload();
 	InitMaterializedSRF(fcinfo, 0);
-	if (!pending_walk(put_pending, fcinfo->resultinfo))
+	reader.rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	reader.rights = rights_create();
+	if (!pending_walk(put_pending, &reader))
 		ereport(ERROR,
 				(errcode_for_file_access(),
 				 errmsg("could not read pending changes from their temporary file: %m")));

@@ -36,6 +36,7 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_index.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_trigger.h"
@@ -418,6 +419,29 @@ create_missing_triggers(Oid relation, int events)
 	}
 }
 
+/*
+ * Locks a relation and its partitions as DROP TRIGGER does, but waits for no
+ * one: if one of them is in use, none is locked.
+ */
+static bool
+lock_all_at_once(Oid relation)
+{
+	List	   *locked = NIL;
+	ListCell   *lc;
+
+	foreach(lc, find_all_inheritors(relation, NoLock, NULL))
+	{
+		if (!ConditionalLockRelationOid(lfirst_oid(lc), AccessExclusiveLock))
+		{
+			foreach(lc, locked)
+				UnlockRelationOid(lfirst_oid(lc), AccessExclusiveLock);
+			return false;
+		}
+		locked = lappend_oid(locked, lfirst_oid(lc));
+	}
+	return true;
+}
+
 /* Drops the triggers for which there is no watcher any longer. */
 static void
 drop_idle_triggers(Oid relation)
@@ -433,7 +457,7 @@ drop_idle_triggers(Oid relation)
 	if (idle == 0)
 		return;
 
-	if (!ConditionalLockRelationOid(relation, AccessExclusiveLock))
+	if (!lock_all_at_once(relation))
 	{
 		ereport(NOTICE,
 				(errmsg("triggers of ectowatch stay on relation \"%s\"",
@@ -662,12 +686,15 @@ ectowatch_watch(PG_FUNCTION_ARGS)
 static void
 add_ended(const WatcherDef *def)
 {
-	char	   *relation = watcher_relation_name(def->relation);
+	ChangeParts parts = {0};
 
-	pending_add(change_make(def->id, def->relation, CHANGE_ENDED,
-							def->run == slot_run() ? CHANGE_FRESH : 0, def->name,
-							relation ? relation : "", "{}", 2, 1, NULL, 0),
-				NULL);
+	parts.watcher = def->id;
+	parts.relation = def->relation;
+	parts.type = CHANGE_ENDED;
+	parts.flags = def->run == slot_run() ? CHANGE_FRESH : 0;
+	parts.name = def->name;
+	parts.relation_name = watcher_relation_name(def->relation);
+	pending_add(change_make(&parts), NULL);
 }
 
 static void

@@ -90,11 +90,11 @@ relcache_callback(Datum arg pg_attribute_unused(), Oid relation)
 	plans_invalidate(relation);
 }
 
-/* a schema may have another name */
+/* a schema may have another name, a type may render in another way */
 static void
-namespace_callback(Datum arg pg_attribute_unused(),
-				   int cacheid pg_attribute_unused(),
-				   uint32 hashvalue pg_attribute_unused())
+syscache_callback(Datum arg pg_attribute_unused(),
+				  int cacheid pg_attribute_unused(),
+				  uint32 hashvalue pg_attribute_unused())
 {
 	plans_invalidate(InvalidOid);
 }
@@ -110,7 +110,8 @@ watcher_cache_start(void)
 	plans = hash_create("ectowatch plans", 64, &ctl,
 						HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	CacheRegisterRelcacheCallback(relcache_callback, (Datum) 0);
-	CacheRegisterSyscacheCallback(NAMESPACEOID, namespace_callback, (Datum) 0);
+	CacheRegisterSyscacheCallback(NAMESPACEOID, syscache_callback, (Datum) 0);
+	CacheRegisterSyscacheCallback(CASTSOURCETARGET, syscache_callback, (Datum) 0);
 }
 
 /* --- the cache --- */
@@ -242,6 +243,7 @@ plan_watcher(WatcherPlan *plan, const WatcherDef *def, Relation relation,
 	TupleDesc	desc = RelationGetDescr(relation);
 	int			n = list_length(def->key_columns) +
 		list_length(def->extra_columns);
+	bool		trigger_gone = false;
 	ListCell   *lc;
 
 	memset(plan, 0, sizeof(*plan));
@@ -252,6 +254,15 @@ plan_watcher(WatcherPlan *plan, const WatcherDef *def, Relation relation,
 	plan_add_columns(plan, desc, def->key_columns);
 	plan->nkeys = plan->ncolumns;
 	plan_add_columns(plan, desc, def->extra_columns);
+	plan->origin_columns = palloc((n + 1) * sizeof(AttrNumber));
+	for (int i = 0; i < plan->ncolumns; i++)
+	{
+		int			attnum = plan->columns[i].attnum;
+
+		/* a partition's column may have another number there */
+		plan->origin_columns[i] = RelationGetRelid(relation) == origin ? attnum :
+			get_attnum(origin, NameStr(TupleDescAttr(desc, attnum - 1)->attname));
+	}
 	for (int i = 0; i < plan->ncolumns; i++)
 		plan->foreign_json = plan->foreign_json || plan->columns[i].foreign_json;
 
@@ -262,7 +273,9 @@ plan_watcher(WatcherPlan *plan, const WatcherDef *def, Relation relation,
 		AttrNumber	attnum = column_number(desc, lfirst(lc));
 
 		/* if all of them have gone, every update is a change again */
-		if (attnum != InvalidAttrNumber)
+		if (attnum == InvalidAttrNumber)
+			trigger_gone = true;
+		else
 			message_column_init(&plan->triggers[plan->ntriggers++], desc, attnum);
 	}
 	plan->key_unique = plan_key_is_unique(plan, relation, origin);
@@ -273,6 +286,15 @@ plan_watcher(WatcherPlan *plan, const WatcherDef *def, Relation relation,
 				 errmsg("watcher \"%s\" names a column that relation \"%s\" no longer has",
 						def->name, RelationGetRelationName(relation)),
 				 errdetail("Its messages come without that column, marked as partial."),
+				 errhint("Call ectowatch_watch() again with the columns that there are.")));
+	if (trigger_gone)
+		ereport(WARNING,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("watcher \"%s\" names a trigger column that relation \"%s\" no longer has",
+						def->name, RelationGetRelationName(relation)),
+				 errdetail("%s", plan->ntriggers > 0 ?
+						   "Changes of the other trigger columns are delivered." :
+						   "All updates are delivered."),
 				 errhint("Call ectowatch_watch() again with the columns that there are.")));
 }
 
@@ -447,4 +469,20 @@ watcher_find(const char *name)
 			return def;
 	}
 	return NULL;
+}
+
+AttrNumber *
+watcher_columns(const WatcherDef *def, int *n)
+{
+	AttrNumber *columns = palloc((list_length(def->key_columns) +
+								  list_length(def->extra_columns) + 1) *
+								 sizeof(AttrNumber));
+	ListCell   *lc;
+
+	*n = 0;
+	foreach(lc, def->key_columns)
+		columns[(*n)++] = get_attnum(def->relation, lfirst(lc));
+	foreach(lc, def->extra_columns)
+		columns[(*n)++] = get_attnum(def->relation, lfirst(lc));
+	return columns;
 }

@@ -49,6 +49,7 @@ typedef struct WatcherPlan
 	int			nkeys;			/* of columns[], the first ones */
 	int			ncolumns;
 	MessageColumn *columns;
+	AttrNumber *origin_columns; /* their numbers in the watched relation */
 	int			ntriggers;
 	MessageColumn *triggers;	/* columns of which one must differ */
 	bool		foreign_json;	/* CHANGE_FOREIGN_JSON */
@@ -88,6 +89,9 @@ extern List *watcher_list(Oid relation);
 
 /* Of one name, or NULL. */
 extern WatcherDef *watcher_find(const char *name);
+
+/* The numbers of the columns that a watcher delivers; 0 for one that is gone. */
+extern AttrNumber *watcher_columns(const WatcherDef *def, int *n);
 
 /*
  * Removes watchers of a relation that is being dropped, and tells their

@@ -308,18 +308,24 @@ worker_append_gap(Worker *worker, const WatcherDef *def, const Batch *batch,
 				  uint64 changes, const char *reason)
 {
 	StringInfoData values;
-	Change	   *gap;
+	ChangeParts parts = {0};
 	uint32		span;
 
 	initStringInfo(&values);
 	span = (uint32) Max(Min(changes, PG_INT32_MAX), 1);
 	message_gap_values(&values, worker->next_position,
 					   worker->next_position + span - 1, changes, reason);
-	gap = change_make(def->id, def->relation, CHANGE_GAP,
-					  def->run == slot_run() ? CHANGE_FRESH : 0, def->name,
-					  def->relation_name ? def->relation_name : "",
-					  values.data, values.len, 1, NULL, 0);
-	worker_append(worker, gap, batch, batch ? batch->nchanges - 1 : 0, span);
+	parts.watcher = def->id;
+	parts.relation = def->relation;
+	parts.type = CHANGE_GAP;
+	parts.flags = def->run == slot_run() ? CHANGE_FRESH : 0;
+	parts.name = def->name;
+	parts.relation_name = def->relation_name;
+	parts.values = values.data;
+	parts.values_len = values.len;
+	parts.keys_len = 1;
+	worker_append(worker, change_make(&parts), batch,
+				  batch ? batch->nchanges - 1 : 0, span);
 }
 
 /* All watchers, in a transaction of its own. */

@@ -142,7 +142,7 @@ $session->quit;
 is_deeply([ spill_files($node) ], [], 'no file stays');
 
 # the others are not concerned
-is($node->safe_psql('one', 'SELECT count(worker_pid) FROM ectowatch_stat'), 1, 'others go on');
+cmp_ok(worker_pid($node, 'one'), '>', 0, 'others go on');
 
 # what the hint says helps
 $node->append_conf('postgresql.conf', "ectowatch.max_databases = 5\nmax_worker_processes = 12");

@@ -116,14 +116,8 @@ for my $turn (1 .. 10)
 	$told{"$watcher $type"}++;
 	$after = $position;
 }
-is_deeply(
-	\%told,
-	{
-		'users_updated gap' => 1,
-		'roles_inserted gap' => 1,
-		'users_updated updated' => 1
-	},
-	'a gap for each watcher, one at a time');
+is($told{'users_updated updated'}, 1, 'one at a time: a change');
+ok($told{"$_ gap"}, "one at a time: $_ hears of its gap") foreach qw(users_updated roles_inserted);
 
 # ---------- without the library
 

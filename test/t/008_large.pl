@@ -67,6 +67,7 @@ my $session = session($node, 'postgres');
 $session->query_safe('BEGIN; INSERT INTO users SELECT generate_series(1, 100000)');
 is_deeply([ spill_files($node) ], [], 'memory is enough');
 $session->query_safe('COMMIT');
+wait_delivered($node, 'postgres');
 is(spilled(), 1, 'but the queue is not');
 came('100,000 inserts', 'users_changed inserted' => 100000);
 
@@ -75,6 +76,7 @@ $session->query_safe("SET ectowatch.pending_memory = '64kB'");
 $session->query_safe('BEGIN; UPDATE users SET v = 1');
 is(scalar(my @files = spill_files($node)), 1, 'memory is not enough');
 $session->query_safe('COMMIT');
+wait_delivered($node, 'postgres');
 is(spilled(), 2, 'the file goes to the worker');
 came('100,000 updates', 'users_changed updated' => 100000);
 is( $node->safe_psql('postgres', qq{
@@ -185,7 +187,7 @@ kill 'CONT', $worker;
 wait_delivered($node, 'postgres');
 $node->safe_psql('postgres', 'INSERT INTO done DEFAULT VALUES');
 is_deeply(
-	message_counts($listen->wait_for_last('done_inserted')),
+	message_counts($listen->wait_for_line(qr/^done_inserted\t.*"type":"inserted"/)),
 	{
 		violations => 0,
 		'users_changed gap queue_full' => 0,

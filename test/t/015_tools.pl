@@ -36,6 +36,10 @@ my $watchers = q{
 my $before = $node->safe_psql('postgres', $watchers);
 my $position = $node->safe_psql('postgres', 'SELECT ectowatch_position()');
 
+# the first position of another database comes from the clock, by seconds
+my $second = $node->safe_psql('postgres', "SELECT date_trunc('second', clock_timestamp())");
+poll_query($node, 'postgres', "SELECT date_trunc('second', clock_timestamp()) > '$second'");
+
 # What is written in a restored database reaches its listeners.
 sub delivers
 {
