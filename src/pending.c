@@ -654,8 +654,9 @@ pending_xact_callback(XactEvent event, void *arg pg_attribute_unused())
 				ereport(ERROR,
 						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						 errmsg("cannot PREPARE a transaction that has changed watched tables"),
-						 errdetail("%u changes wait for the end of this transaction.",
-								   pending.nchanges),
+						 errdetail_plural("%u change waits for the end of this transaction.",
+										  "%u changes wait for the end of this transaction.",
+										  pending.nchanges, pending.nchanges),
 						 errhint("Use COMMIT, or remove the watchers of these tables with ectowatch_unwatch().")));
 			break;
 		case XACT_EVENT_PREPARE:

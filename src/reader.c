@@ -270,7 +270,8 @@ names_argument(ArrayType *array)
 		if (nulls[i])
 			ereport(ERROR,
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("watchers must not contain nulls")));
+					 errmsg("watchers must not contain nulls"),
+					 errhint("Use NULL instead of the array for all watchers.")));
 		names = lappend(names, TextDatumGetCString(elements[i]));
 	}
 	if (names == NIL)
@@ -528,17 +529,21 @@ wait_until(FunctionCallInfo fcinfo, int n, long max_ms)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz until = DT_NOEND;
-	Interval   *timeout;
 
 	if (!PG_ARGISNULL(n))
 	{
-		timeout = PG_GETARG_INTERVAL_P(n);
+		Interval   *timeout = PG_GETARG_INTERVAL_P(n);
+		int64		days = timeout->day + (int64) timeout->month * DAYS_PER_MONTH;
+
 		if (timeout->time < 0 || timeout->day < 0 || timeout->month < 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("timeout must not be negative")));
-		until = now + timeout->time +
-			(timeout->day + timeout->month * DAYS_PER_MONTH) * USECS_PER_DAY;
+					 errmsg("timeout must not be negative"),
+					 errhint("Use zero not to wait.")));
+
+		/* a century and more is for ever */
+		if (days < 36500 && timeout->time < 36500 * USECS_PER_DAY)
+			until = now + timeout->time + days * USECS_PER_DAY;
 	}
 	if (max_ms >= 0)
 		until = Min(until, TimestampTzPlusMilliseconds(now, max_ms));

@@ -13,11 +13,13 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/indexing.h"
 #include "catalog/pg_type.h"
+#include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -187,11 +189,28 @@ bool
 registry_remove(const WatcherDef *def)
 {
 	Relation	registry = table_open(watcher_registry_oid(), RowExclusiveLock);
-	HeapTuple	current = registry_lookup(registry, def->id);
+	HeapTuple	current;
+	bool		removed = false;
 
-	if (HeapTupleIsValid(current))
-		CatalogTupleDelete(registry, &current->t_self);
+	/*
+	 * DROP TABLE and ectowatch_unwatch() may be after the same row.  The
+	 * second waits for the first to end, and then looks again.
+	 */
+	while (!removed &&
+		   HeapTupleIsValid(current = registry_lookup(registry, def->id)))
+	{
+		TM_FailureData failure;
+		TM_Result	result = heap_delete(registry, &current->t_self,
+										 GetCurrentCommandId(true),
+										 InvalidSnapshot, true, &failure, false);
+
+		if (result == TM_SelfModified)
+			elog(ERROR, "watcher %u was already changed by this command", def->id);
+		removed = result == TM_Ok;
+		CHECK_FOR_INTERRUPTS();
+	}
 	table_close(registry, NoLock);
-	registry_invalidate(def->relation);
-	return HeapTupleIsValid(current);
+	if (removed)
+		registry_invalidate(def->relation);
+	return removed;
 }

@@ -112,7 +112,8 @@ columns_argument(FunctionCallInfo fcinfo, int n, const char *argument)
 	if (ARR_NDIM(array) > 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must be a one-dimensional array", argument)));
+				 errmsg("%s must be a one-dimensional array", argument),
+				 errhint("Write it as '{one,two}'.")));
 	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT,
 					  &elements, &nulls, &nelements);
 	for (int i = 0; i < nelements; i++)
@@ -123,7 +124,8 @@ columns_argument(FunctionCallInfo fcinfo, int n, const char *argument)
 		if (nulls[i])
 			ereport(ERROR,
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("%s must not contain nulls", argument)));
+					 errmsg("%s must not contain nulls", argument),
+					 errhint("Name columns of the table.")));
 		name = TextDatumGetCString(elements[i]);
 		foreach(lc, names)
 		{
@@ -131,7 +133,8 @@ columns_argument(FunctionCallInfo fcinfo, int n, const char *argument)
 				ereport(ERROR,
 						(errcode(ERRCODE_DUPLICATE_COLUMN),
 						 errmsg("column \"%s\" appears twice in %s",
-								name, argument)));
+								name, argument),
+						 errhint("Name each column once.")));
 		}
 		names = lappend(names, name);
 	}
@@ -251,6 +254,7 @@ watcher_name(Oid relation, const char *event, const char *label)
 {
 	char	   *name;
 	size_t		len;
+	int			excess;
 
 	if (label != NULL)
 		name = pstrdup(label);
@@ -267,13 +271,14 @@ watcher_name(Oid relation, const char *event, const char *label)
 				(errcode(ERRCODE_INVALID_NAME),
 				 errmsg("label must not be empty"),
 				 errhint("Leave it out for a name made of table and event.")));
-	if (len >= NAMEDATALEN)
+	excess = pg_mbstrlen(name) -
+		pg_mbstrlen_with_len(name, pg_mbcliplen(name, len, NAMEDATALEN - 1));
+	if (excess > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_NAME_TOO_LONG),
-				 errmsg("watcher name \"%s\" is too long by %d characters",
-						name,
-						pg_mbstrlen(name) -
-						pg_mbstrlen_with_len(name, pg_mbcliplen(name, len, NAMEDATALEN - 1))),
+				 errmsg_plural("watcher name \"%s\" is too long by %d character",
+							   "watcher name \"%s\" is too long by %d characters",
+							   excess, name, excess),
 				 errdetail("It has %zu bytes; %d are possible.",
 						   len, NAMEDATALEN - 1),
 				 errhint("Give the watcher a shorter name with label.")));
@@ -751,7 +756,7 @@ ectowatch_unwatch_event(PG_FUNCTION_ARGS)
 	if (def == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("relation %s has no watcher without a label for event %s",
+				 errmsg("relation \"%s\" has no watcher without a label for event %s",
 						DatumGetCString(DirectFunctionCall1(regclassout,
 															ObjectIdGetDatum(wanted.relation))),
 						wanted.event),

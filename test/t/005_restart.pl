@@ -201,6 +201,23 @@ foreach my $restart (0, 1)
 	change('created again' . ($restart ? ' after a restart' : ''));
 }
 
+# a run in which more positions are given than one block of the sequence has:
+# a gap has as many as changes were lost, for want of a directory for the file
+my $tmp = $node->data_dir . '/base/pgsql_tmp';
+rmdir $tmp;
+append_to_file($tmp, '');
+$node->safe_psql('postgres', q{
+	DROP EXTENSION ectowatch CASCADE;
+	CREATE EXTENSION ectowatch;
+	SELECT ectowatch_watch('users', 'updated', extra_columns => '{v}');
+	CREATE UNLOGGED TABLE many (id int);
+	SELECT ectowatch_watch('many', 'inserted', key_columns => '{id}');
+	INSERT INTO many SELECT generate_series(1, 1100000)});
+poll_query($node, 'postgres', 'SELECT lost = 1100000 FROM ectowatch_stat');
+change('a block later');
+$node->safe_psql('postgres', 'DROP TABLE many');
+unlink $tmp or BAIL_OUT("could not remove $tmp: $!");
+
 # many restarts one after the other use no more positions than the clock gives
 foreach my $i (1 .. 3)
 {

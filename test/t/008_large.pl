@@ -163,6 +163,7 @@ $session->query_safe(q{
 	UPDATE users SET v = 9;
 	SAVEPOINT a;
 	INSERT INTO roles SELECT generate_series(200, 2000);
+	INSERT INTO done DEFAULT VALUES;
 	ROLLBACK TO a;
 	COMMIT});
 $session->query_safe('BEGIN; UPDATE users SET v = 10; ROLLBACK');

@@ -85,6 +85,7 @@ is(ask($session, "SELECT notify_skipped FROM ectowatch_stat_watchers WHERE watch
 
 # ---------- the client goes on
 
+my $late = start_listen($node, 'postgres', [], @channels);
 $stuck->signal('CONT');
 $session->query_safe('INSERT INTO roles VALUES (3)');
 poll_query($node, 'postgres', 'SELECT NOT notify_blocked AND notify_bytes = 0 FROM ectowatch_stat');
@@ -98,6 +99,12 @@ is($counts->{'users_changed inserted'} + $users_skipped, $rows, 'messages and ga
 is($counts->{'roles_inserted inserted'} + $roles_skipped, 3, 'for each watcher');
 is($counts->{$_}, 1, "one $_") foreach 'users_changed gap', 'roles_inserted gap';
 is($counts->{position_violations}, 0, 'in order');
+
+# what the gaps themselves say, to one who listens since then
+my $gaps = message_counts($late->wait_for_last('done_inserted'));
+is($gaps->{'users_changed gap overtaken'}, $users_skipped, 'a gap counts');
+is($gaps->{'roles_inserted gap overtaken'}, $roles_skipped, 'for each watcher');
+$late->stop;
 poll_query($node, 'postgres', 'SELECT pg_notification_queue_usage() < 0.01');
 $stuck->stop;
 $session->quit;

@@ -55,6 +55,11 @@ sub delivers
 			"SELECT type, values ->> 'id' FROM ectowatch_changes($after)"),
 		"inserted|$id", "$title: so do readers");
 	$listen->stop;
+
+	# its backend may take a little longer
+	poll_query($node, 'postgres', qq{
+		SELECT count(*) = 0 FROM pg_stat_activity
+		WHERE datname = '$database' AND query LIKE 'LISTEN%'});
 	return;
 }
 
