@@ -23,7 +23,7 @@ COMMENT ON SEQUENCE ectowatch_trigger_ids IS
 'numbers in the names of triggers';
 
 CREATE SEQUENCE ectowatch_positions
-    INCREMENT BY 1048576 MINVALUE 1048576 MAXVALUE 9007199254740992;
+    INCREMENT BY 65536 MINVALUE 65536 MAXVALUE 9007199254740992;
 REVOKE ALL ON SEQUENCE ectowatch_positions FROM PUBLIC;
 COMMENT ON SEQUENCE ectowatch_positions IS
 'blocks of positions, taken by the worker';
@@ -105,7 +105,7 @@ CREATE FUNCTION ectowatch_changes(
     OUT xid xid8,
     OUT committed_at timestamp with time zone
 ) RETURNS SETOF record
-    LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 1000 AS 'MODULE_PATHNAME';
+    LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1000 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION ectowatch_changes(bigint, text[], integer, interval) IS
 'changes after a position, in order; waits for the first one as long as timeout and ectowatch.max_wait allow';
 

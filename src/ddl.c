@@ -11,9 +11,10 @@
  * template fail while anyone is connected, and core, which makes exceptions
  * for its own workers, knows nothing of ours.  So before such a command the
  * database's worker is ended and kept out; after it, whether it succeeded or
- * not, it is let in again, or, after DROP DATABASE, the slot becomes free.
- * "After" is the end of the transaction, for only then is it decided.  Who
- * has no right to the command does not disturb the worker: core refuses him.
+ * not, it is let in again.  When a database has been dropped, its slot becomes
+ * free.  "After" is the end of the transaction, for only then is it decided.
+ * Which database was dropped core says itself: before, a name may still come
+ * to mean another one.  Who has no right to the command does not disturb the worker: core refuses him.
  *
  * LISTEN starts the database's worker, if the extension is there.
  *
@@ -61,22 +62,40 @@ typedef struct Truncation
 
 static Truncation *truncation;
 
-/* The database whose worker this transaction keeps out, and what for. */
-static Oid	barred_database = InvalidOid;
-static bool barred_for_drop;
+/* The databases whose workers this transaction keeps out, and has dropped. */
+static List *barred_databases;
+static List *dropped_databases;
 
 /* --- databases --- */
 
 static void
 ddl_xact_callback(XactEvent event, void *arg pg_attribute_unused())
 {
-	if (!OidIsValid(barred_database))
-		return;
+	ListCell   *lc;
+
 	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT)
 		return;
-	slot_unbar_worker(barred_database,
-					  barred_for_drop && event == XACT_EVENT_COMMIT);
-	barred_database = InvalidOid;
+	if (event == XACT_EVENT_COMMIT)
+	{
+		foreach(lc, dropped_databases)
+			slot_release(lfirst_oid(lc));
+	}
+	foreach(lc, barred_databases)
+		slot_unbar_worker(lfirst_oid(lc));
+
+	/* their memory goes with the transaction */
+	dropped_databases = NIL;
+	barred_databases = NIL;
+}
+
+/* Appends to a list that lives as long as the transaction. */
+static void
+remember_database(List **list, Oid database)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+
+	*list = lappend_oid(*list, database);
+	MemoryContextSwitchTo(old);
 }
 
 /* What core's CREATE DATABASE asks for. */
@@ -113,19 +132,25 @@ may_copy_database(Oid database)
 
 /* Ends the worker of a database until the end of this transaction. */
 static void
-bar_database(const char *name, bool for_drop, bool for_copy)
+bar_database(const char *name, bool for_copy)
 {
 	Oid			database = get_database_oid(name, true);
 
-	if (!OidIsValid(database) || OidIsValid(barred_database))
+	if (!OidIsValid(database))
 		return;
 	if (for_copy ? !may_copy_database(database) :
 		!pg_database_ownercheck(database, GetUserId()))
 		return;
-	if (!slot_bar_worker(database))
-		return;
-	barred_database = database;
-	barred_for_drop = for_drop;
+	if (!list_member_oid(barred_databases, database))
+	{
+		/* no error can come between the two */
+		remember_database(&barred_databases, database);
+		if (!slot_bar_worker(database))
+		{
+			barred_databases = list_delete_last(barred_databases);
+			return;
+		}
+	}
 	slot_end_worker(database);
 }
 
@@ -163,19 +188,18 @@ before_utility(Node *statement)
 	switch (nodeTag(statement))
 	{
 		case T_DropdbStmt:
-			bar_database(((DropdbStmt *) statement)->dbname, true, false);
+			bar_database(((DropdbStmt *) statement)->dbname, false);
 			break;
 		case T_CreatedbStmt:
-			bar_database(template_of((CreatedbStmt *) statement), false, true);
+			bar_database(template_of((CreatedbStmt *) statement), true);
 			break;
 		case T_RenameStmt:
 			if (((RenameStmt *) statement)->renameType == OBJECT_DATABASE)
-				bar_database(((RenameStmt *) statement)->subname, false, false);
+				bar_database(((RenameStmt *) statement)->subname, false);
 			break;
 		case T_AlterDatabaseStmt:
 			if (moves_tablespace((AlterDatabaseStmt *) statement))
-				bar_database(((AlterDatabaseStmt *) statement)->dbname,
-							 false, false);
+				bar_database(((AlterDatabaseStmt *) statement)->dbname, false);
 			break;
 		default:
 			break;
@@ -288,6 +312,8 @@ ddl_object_access(ObjectAccessType access, Oid class, Oid object,
 		truncation->relations = lappend_oid(truncation->relations, object);
 		MemoryContextSwitchTo(old);
 	}
+	if (access == OAT_DROP && class == DatabaseRelationId)
+		remember_database(&dropped_databases, object);
 	if (access == OAT_DROP && class == RelationRelationId && subid == 0 &&
 		get_rel_persistence(object) != RELPERSISTENCE_TEMP &&
 		(get_rel_relkind(object) == RELKIND_RELATION ||

@@ -11,7 +11,8 @@
  *
  * It sleeps until its latch is set: by a request, by a worker's exit, by the
  * postmaster when a worker has come or could not.  Where a worker could not be
- * started, or died within a second, it tries again after a second.
+ * started, or died within a second, it tries again after a second, and less
+ * and less often where that does not help.
  *
  * Copyright (c) 2026, the ectowatch authors
  *
@@ -34,13 +35,18 @@
 #include "launcher.h"
 #include "slot.h"
 
-/* Between two starts of one slot's worker, and between tries. */
+/*
+ * Between two starts of one slot's worker, and between tries.  Doubled, up to
+ * about a minute, while its workers do not get as far as to their work.
+ */
 #define RESTART_INTERVAL_MS		1000
+#define MAX_DOUBLINGS			6
 
 typedef struct LauncherSlot
 {
 	BackgroundWorkerHandle *handle; /* of the last start, or NULL */
 	TimestampTz started_at;
+	int			failures;		/* starts since a worker was last seen at work */
 	bool		quiet;			/* a failure has been logged */
 } LauncherSlot;
 
@@ -110,10 +116,15 @@ launcher_serve(LauncherSlot *states)
 	{
 		LauncherSlot *state = &states[i];
 		pid_t		pid;
-		long		since;
+		int64		since;
+		int64		interval;
 
 		if (!slot_needs_worker(slot_get(i)))
+		{
+			if (slot_worker_pid(slot_get(i)) != 0)
+				state->failures = 0;
 			continue;
+		}
 
 		/* on its way, or not quite gone?  The postmaster tells which. */
 		if (state->handle &&
@@ -123,12 +134,15 @@ launcher_serve(LauncherSlot *states)
 			continue;
 		}
 
-		since = state->started_at == 0 ? RESTART_INTERVAL_MS :
-			TimestampDifferenceMilliseconds(state->started_at,
-											GetCurrentTimestamp());
-		if (since < RESTART_INTERVAL_MS ||
-			!launcher_start_worker(i, state))
+		/* a negative time: someone has set the clock back */
+		interval = (int64) RESTART_INTERVAL_MS << Min(state->failures, MAX_DOUBLINGS);
+		since = (GetCurrentTimestamp() - state->started_at) / 1000;
+		if (since >= 0 && since < interval)
 			timeout = RESTART_INTERVAL_MS;
+		else if (!launcher_start_worker(i, state))
+			timeout = RESTART_INTERVAL_MS;
+		else
+			state->failures++;
 	}
 	return timeout;
 }

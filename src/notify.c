@@ -13,6 +13,11 @@
  * and when it is busy, it lets messages gather for as long as the last
  * transaction took.
  *
+ * To commit, NOTIFY takes a lock that every transaction takes that notifies,
+ * and keeps until it has committed, which may be long where that waits for a
+ * standby.  The worker waits for it for as long as its lock_timeout, a tenth of
+ * a second, and then does other things first.
+ *
  * While NOTIFY's own queue is more than a tenth full, because some client
  * does not read, nothing is sent: were it to fill up, commits of users'
  * transactions that use NOTIFY would fail.  The ring goes on meanwhile.  If
@@ -32,6 +37,8 @@
 #include "access/xact.h"
 #include "commands/async.h"
 #include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "nodes/pg_list.h"
 #include "pgstat.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
@@ -47,9 +54,9 @@
 #define NOTIFY_MAX_MESSAGES		4096
 #define NOTIFY_MAX_BYTES		(1024 * 1024)
 
-/* How full core's queue may be, and how long to wait if it is fuller. */
+/* How full core's queue may be, and how long to wait when sending cannot be. */
 #define NOTIFY_MAX_USAGE		0.1
-#define NOTIFY_FULL_PAUSE_MS	250
+#define NOTIFY_BLOCKED_PAUSE_MS	250
 
 /* The longest pause of a busy worker. */
 #define NOTIFY_MAX_PAUSE_MS		10
@@ -99,17 +106,35 @@ send_gap(StringInfo out, const char *channel, uint64 from, uint64 to,
 	send_message(channel, out->data, bytes, messages);
 }
 
+/* By the position that they get; for list_sort(). */
+static int
+skipped_compare(const ListCell *a, const ListCell *b)
+{
+	uint64		to_a = ((const SlotWatcher *) lfirst(a))->gap_to;
+	uint64		to_b = ((const SlotWatcher *) lfirst(b))->gap_to;
+
+	return to_a < to_b ? -1 : to_a > to_b;
+}
+
 /* Tells listeners what the ring dropped before it was sent to them. */
 static void
 send_skipped(Slot *slot, StringInfo out, Size *bytes, int *messages)
 {
+	List	   *skipped = NIL;
+	ListCell   *lc;
+
 	for (uint32 i = 0; i < SLOT_MAX_WATCHERS; i++)
 	{
-		SlotWatcher *watcher = slot_watcher(slot, i);
+		if (slot_watcher(slot, i)->gap_changes > 0)
+			skipped = lappend(skipped, slot_watcher(slot, i));
+	}
+	list_sort(skipped, skipped_compare);
+	foreach(lc, skipped)
+	{
+		SlotWatcher *watcher = lfirst(lc);
 
-		if (watcher->gap_changes > 0)
-			send_gap(out, watcher->name, watcher->gap_from, watcher->gap_to,
-					 watcher->gap_changes, "overtaken", bytes, messages);
+		send_gap(out, watcher->name, watcher->gap_from, watcher->gap_to,
+				 watcher->gap_changes, "overtaken", bytes, messages);
 	}
 }
 
@@ -173,9 +198,49 @@ server_queue_is_full(void)
 											  (Datum) 0)) > NOTIFY_MAX_USAGE;
 }
 
+/*
+ * Commits.  False if another transaction keeps NOTIFY's lock; nothing was sent
+ * then.
+ */
+static bool
+commit_unless_locked(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile bool done = false;
+
+	PG_TRY();
+	{
+		CommitTransactionCommand();
+		done = true;
+	}
+	PG_CATCH();
+	{
+		if (geterrcode() != ERRCODE_LOCK_NOT_AVAILABLE)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(context);
+		HOLD_INTERRUPTS();
+		AbortCurrentTransaction();
+		FlushErrorState();
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
+	return done;
+}
+
+/* Notes that sending is not possible, and says so once. */
+static void
+note_blocked(Slot *slot, const char *reason, const char *hint)
+{
+	if (pg_atomic_exchange_u32(&slot_progress(slot)->notify_blocked, 1) == 0)
+		ereport(LOG,
+				(errmsg("ectowatch does not send notifications: %s", reason),
+				 errhint("%s", hint)));
+}
+
 bool
 notify_send(Slot *slot, long *pause)
 {
+	MemoryContext context = CurrentMemoryContext;
 	static char *payload = NULL;
 	SlotProgress *progress = slot_progress(slot);
 	Ring	   *ring = slot_ring(slot);
@@ -201,18 +266,14 @@ notify_send(Slot *slot, long *pause)
 
 	if (server_queue_is_full())
 	{
-		if (pg_atomic_exchange_u32(&progress->notify_blocked, 1) == 0)
-			ereport(LOG,
-					(errmsg("ectowatch does not send notifications: NOTIFY's queue is more than a tenth full"),
-					 errhint("Find the session that does not read its notifications: pg_notification_queue_usage() and pg_stat_activity.")));
 		AbortCurrentTransaction();
+		MemoryContextSwitchTo(context);
 		pgstat_report_activity(STATE_IDLE, NULL);
-		*pause = NOTIFY_FULL_PAUSE_MS;
+		note_blocked(slot, "NOTIFY's queue is more than a tenth full",
+					 "Find the session that does not read its notifications: pg_notification_queue_usage() and pg_stat_activity.");
+		*pause = NOTIFY_BLOCKED_PAUSE_MS;
 		return true;
 	}
-	if (pg_atomic_exchange_u32(&progress->notify_blocked, 0) != 0)
-		ereport(LOG,
-				(errmsg("ectowatch sends notifications again")));
 
 	/* out of the ring's reach, in this process only we write to it */
 	start = pg_atomic_read_u64(&progress->notify_offset);
@@ -239,11 +300,24 @@ notify_send(Slot *slot, long *pause)
 	 * Once it has committed, nothing looks at interrupts until the cursor is
 	 * moved: so no message is sent twice.
 	 */
-	CommitTransactionCommand();
+	if (!commit_unless_locked())
+	{
+		MemoryContextSwitchTo(context);
+		pgstat_report_activity(STATE_IDLE, NULL);
+		note_blocked(slot, "another transaction keeps NOTIFY's lock",
+					 "Find the transaction that has used NOTIFY and waits at its commit.");
+		*pause = NOTIFY_BLOCKED_PAUSE_MS;
+		return true;
+	}
+	MemoryContextSwitchTo(context);
 	if (overtaken)
 		forget_skipped(slot);
 	note_sent(slot, start, cursor.offset);
 	pg_atomic_write_u64(&progress->notify_offset, cursor.offset);
+
+	if (pg_atomic_exchange_u32(&progress->notify_blocked, 0) != 0)
+		ereport(LOG,
+				(errmsg("ectowatch sends notifications again")));
 
 	ended_at = GetCurrentTimestamp();
 	add_u64(&progress->notified, messages);

@@ -50,6 +50,7 @@
 #include "access/xact.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
+#include "portability/instr_time.h"
 #include "storage/latch.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -478,6 +479,7 @@ pending_subxact_callback(SubXactEvent event,
 	if (event == SUBXACT_EVENT_ABORT_SUB)
 	{
 		pending_roll_back(level);
+		pfree(level->counts);
 		pending.nlevels--;
 	}
 	else if (event == SUBXACT_EVENT_COMMIT_SUB)
@@ -485,7 +487,10 @@ pending_subxact_callback(SubXactEvent event,
 		/* the changes are the parent's now, and so is what was before them */
 		if (nest - 1 == 1 ||
 			(pending.nlevels > 1 && level[-1].nest == nest - 1))
+		{
+			pfree(level->counts);
 			pending.nlevels--;
+		}
 		else
 			level->nest = nest - 1;
 	}
@@ -501,17 +506,23 @@ pending_subxact_callback(SubXactEvent event,
 static bool
 pending_reserve(Queue *queue, Batch *batch)
 {
-	TimestampTz start;
+	instr_time	start;
 
 	if (queue_reserve(queue, batch))
 		return true;
 	if (queue_is_overrun(queue))
 		return false;
 
-	start = GetCurrentTimestamp();
-	while (!TimestampDifferenceExceeds(start, GetCurrentTimestamp(),
-									   ectowatch_queue_timeout))
+	/* by a clock that nobody sets */
+	INSTR_TIME_SET_CURRENT(start);
+	for (;;)
 	{
+		instr_time	waited;
+
+		INSTR_TIME_SET_CURRENT(waited);
+		INSTR_TIME_SUBTRACT(waited, start);
+		if (INSTR_TIME_GET_MILLISEC(waited) >= ectowatch_queue_timeout)
+			break;
 		(void) WaitLatch(MyLatch,
 						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 1, PG_WAIT_EXTENSION);
@@ -653,7 +664,7 @@ pending_xact_callback(XactEvent event, void *arg pg_attribute_unused())
 			if (pending.nchanges > 0)
 				ereport(ERROR,
 						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						 errmsg("cannot PREPARE a transaction that has changed watched tables"),
+						 errmsg("cannot PREPARE a transaction that has changes of watched tables to deliver"),
 						 errdetail_plural("%u change waits for the end of this transaction.",
 										  "%u changes wait for the end of this transaction.",
 										  pending.nchanges, pending.nchanges),

@@ -36,6 +36,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
+#include "storage/procarray.h"
 #include "tcop/pquery.h"
 #include "utils/acl.h"
 #include "utils/array.h"
@@ -95,6 +96,7 @@ typedef struct Reader
 
 typedef struct ReaderGap
 {
+	uint64		position;		/* from which to go on after it */
 	const char *watcher;		/* NULL: all */
 	uint64		from;
 	uint64		to;
@@ -380,7 +382,7 @@ reader_add_gaps(Reader *reader, uint64 from, uint64 to, const char *reason)
  * it with.
  */
 static bool
-reader_find_gaps(Reader *reader)
+reader_compare(Reader *reader)
 {
 	SlotProgress *progress = slot_progress(reader->slot);
 	uint64		run_start = pg_atomic_read_u64(&progress->run_start);
@@ -424,9 +426,30 @@ reader_find_gaps(Reader *reader)
 						   reader->after < run_start ? changes : 0,
 						   "overtaken");
 	}
-	list_sort(reader->gaps, gap_compare);
 	reader->after = evicted;
 	return true;
+}
+
+/*
+ * Finds gaps, in the order of their positions.  Of several that end at one,
+ * only the last leads on: who stops between them gets them again.
+ */
+static bool
+reader_find_gaps(Reader *reader)
+{
+	uint64		before = reader->after;
+	bool		comparable = reader_compare(reader);
+
+	list_sort(reader->gaps, gap_compare);
+	for (int i = 0; i < list_length(reader->gaps); i++)
+	{
+		ReaderGap  *gap = list_nth(reader->gaps, i);
+		ReaderGap  *next = i + 1 < list_length(reader->gaps) ?
+		list_nth(reader->gaps, i + 1) : NULL;
+
+		gap->position = next != NULL && next->to == gap->to ? before : gap->to;
+	}
+	return comparable;
 }
 
 static bool
@@ -517,6 +540,8 @@ reader_sleep(Reader *reader, TimestampTz until)
 
 	if (left <= 0)
 		return false;
+	/* asking for rights has taken a snapshot of the catalogs */
+	InvalidateCatalogSnapshot();
 	(void) ConditionVariableTimedSleep(slot_changed(reader->slot),
 									   Min(left, 3600 * 1000L),
 									   PG_WAIT_EXTENSION);
@@ -552,14 +577,16 @@ wait_until(FunctionCallInfo fcinfo, int n, long max_ms)
 
 /*
  * Lets go of the snapshots that a CALL outside a transaction block holds, as
- * COMMIT in a procedure does; and of the one kept for its output.
+ * COMMIT in a procedure does; and of the one kept for its output.  False where
+ * that is not possible.
  */
-static void
+static bool
 release_snapshots(FunctionCallInfo fcinfo)
 {
 	if (!IsA(fcinfo->context, CallContext) ||
-		castNode(CallContext, fcinfo->context)->atomic)
-		return;
+		castNode(CallContext, fcinfo->context)->atomic ||
+		IsolationUsesXactSnapshot())
+		return false;
 
 	ForgetPortalSnapshots();
 	if (ActivePortal != NULL && ActivePortal->holdSnapshot != NULL)
@@ -568,7 +595,7 @@ release_snapshots(FunctionCallInfo fcinfo)
 									ActivePortal->resowner);
 		ActivePortal->holdSnapshot = NULL;
 	}
-	InvalidateCatalogSnapshot();
+	return true;
 }
 
 /* --- results --- */
@@ -689,7 +716,7 @@ put_gap(ReturnSetInfo *rsinfo, const ReaderGap *gap)
 
 	initStringInfo(&json);
 	message_gap_values(&json, gap->from, gap->to, gap->changes, gap->reason);
-	values[0] = Int64GetDatum((int64) gap->to);
+	values[0] = Int64GetDatum((int64) gap->position);
 	nulls[1] = gap->watcher == NULL;
 	if (gap->watcher)
 		values[1] = CStringGetTextDatum(gap->watcher);
@@ -730,7 +757,8 @@ ectowatch_changes(PG_FUNCTION_ARGS)
 										ALLOCSET_DEFAULT_SIZES);
 	for (;;)
 	{
-		while (n < max_changes)
+		/* gaps are told together */
+		while (n < max_changes || reader.gaps != NIL)
 		{
 			RingRecord	record;
 			ReaderGap	gap;
@@ -771,10 +799,12 @@ ectowatch_wait(PG_FUNCTION_ARGS)
 	bool		nulls[1] = {false};
 
 	reader_open(&reader, fcinfo);
-	until = wait_until(fcinfo, 2, -1);
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	release_snapshots(fcinfo);
+
+	/* with a snapshot held, as in ectowatch_changes(), not for ever */
+	until = wait_until(fcinfo, 2,
+					   release_snapshots(fcinfo) ? -1 : ectowatch_max_wait);
 
 	for (;;)
 	{
@@ -832,6 +862,45 @@ wait_for_worker(Slot *slot)
 	ConditionVariableCancelSleep();
 }
 
+/* Whether the snapshot may not see what some transaction below 'xid' wrote. */
+static bool
+snapshot_is_before(Snapshot snapshot, uint64 xid)
+{
+	return TransactionIdPrecedes(snapshot->xmin, (TransactionId) xid);
+}
+
+/*
+ * Whether the ring has dropped something that the snapshot does not see.  It
+ * has, if a transaction came after the snapshot, or was running when that was
+ * taken, and has ended since.
+ */
+static bool
+evicted_unseen(Ring *ring, Snapshot snapshot)
+{
+	uint64		horizon = ring_evicted_horizon(ring);
+	uint64		gap_horizon = ring_evicted_gap_horizon(ring);
+	FullTransactionId next = ReadNextFullTransactionId();
+
+	if (horizon != 0 &&
+		TransactionIdPrecedes(snapshot->xmax, (TransactionId) horizon))
+		return true;
+	if (gap_horizon != 0 && snapshot_is_before(snapshot, gap_horizon))
+		return true;
+	for (uint32 i = 0; i < snapshot->xcnt; i++)
+	{
+		TransactionId xid = snapshot->xip[i];
+		uint32		epoch = EpochFromFullTransactionId(next);
+
+		if (xid > XidFromFullTransactionId(next))
+			epoch--;
+		if (ring_has_evicted_xid(ring,
+								 U64FromFullTransactionId(FullTransactionIdFromEpochAndXid(epoch, xid))) &&
+			!TransactionIdIsInProgress(xid) && TransactionIdDidCommit(xid))
+			return true;
+	}
+	return false;
+}
+
 /*
  * ectowatch_position(): the newest position such that all changes up to it are
  * visible to the caller's snapshot.  What comes into the ring later has a
@@ -843,54 +912,41 @@ ectowatch_position(FunctionCallInfo fcinfo pg_attribute_unused())
 	Slot	   *slot = reader_slot();
 	Ring	   *ring = slot_ring(slot);
 	Snapshot	snapshot = GetActiveSnapshot();
-	uint64		newest;
-	TimestampTz taken_at;
-	RingCursor	cursor;
-	RingRecord	record;
 	RingResult	result;
-	uint64		visible_xid = 0;
-
-	/* no later than that, anyhow */
-	taken_at = IsolationUsesXactSnapshot() ?
-		GetCurrentTransactionStartTimestamp() :
-		GetCurrentStatementStartTimestamp();
 
 	wait_for_worker(slot);
-	newest = pg_atomic_read_u64(&slot_progress(slot)->newest_position);
-	pg_read_barrier();
-
-	for (;;)
+	do
 	{
+		RingCursor	cursor;
+		RingRecord	record;
+		uint64		visible_xid = 0;
+		uint64		position;
+
 		CHECK_FOR_INTERRUPTS();
 		ring_seek(&cursor, ring, 0);
 
-		/*
-		 * What the ring dropped was visible to all when it was put there.  If
-		 * that may have been after the snapshot was taken, the position is one
-		 * at which a reader is told of a gap.
-		 */
-		if (ring_evicted_at(ring) >= taken_at)
-			PG_RETURN_INT64((int64) ring_evicted_position(ring) - 1);
+		/* then it is a position at which a reader is told of a gap */
+		position = pg_atomic_read_u64(&slot_progress(slot)->run_start) - 1;
+		if (evicted_unseen(ring, snapshot))
+			PG_RETURN_INT64((int64) position);
+		position = Max(position, ring_evicted_position(ring));
 
 		while ((result = ring_read_header(&cursor, &record)) == RING_RECORD)
 		{
-			bool		visible;
-
-			if (record.position > newest)
-				break;
-			if (record.xid == visible_xid && record.xid != 0)
-				continue;
-
-			/* a gap has no xid, but what it stands for came before it */
-			visible = record.xid == 0 ? record.appended_at < taken_at :
-				!XidInMVCCSnapshot((TransactionId) record.xid, snapshot);
-			if (!visible)
+			/* a gap has no xid: it may stand for whatever came before it */
+			if (record.xid == 0 ?
+				snapshot_is_before(snapshot, record.horizon) :
+				record.xid != visible_xid &&
+				XidInMVCCSnapshot((TransactionId) record.xid, snapshot))
 				PG_RETURN_INT64((int64) (record.position - record.span));
 			visible_xid = record.xid;
+			position = record.position;
 		}
-		if (result != RING_OVERTAKEN)
-			PG_RETURN_INT64((int64) newest);
-	}
+		if (result == RING_END)
+			PG_RETURN_INT64((int64) position);
+	} while (result == RING_OVERTAKEN);
+
+	elog(ERROR, "unexpected end of the ring");
 }
 
 typedef struct PendingReader

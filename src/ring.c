@@ -16,8 +16,7 @@
  * Fields, and who touches them:
  *
  *		size, nchunks		constant after ring_init()
- *		evicted_position,
- *		evicted_at			stored by the writer, read by all
+ *		evicted_*			stored by the writer, read by all
  *		oldest, head		stored by the writer, read by all
  *		chunk[]				stored by the writer, read by all
  *		data[]				stored by the writer, read by all
@@ -28,10 +27,10 @@
  *
  *	 1. While the record does not fit between 'oldest' and its end: show the
  *		oldest record to the evict callback and step over it.  Then store
- *		evicted_position and evicted_at; write barrier; store oldest;
- *		write barrier.  The first barrier: who sees the new oldest sees the
- *		new evicted_position.  The second: who sees new bytes in data[] sees
- *		that oldest has passed the former ones.
+ *		evicted_*; write barrier; store oldest; write barrier.  The first
+ *		barrier: who sees the new oldest sees what was evicted for it.  The
+ *		second: who sees new bytes in data[] sees that oldest has passed the
+ *		former ones.
  *	 2. Write data[], and chunk[] for each chunk that begins within the record.
  *	 3. At ring_publish(): write barrier; store head.  Who sees head sees data[].
  *
@@ -61,8 +60,15 @@
 
 #include "ring.h"
 
-/* A record is at most this part of the ring; what chunk[] relies on. */
+/*
+ * A record is at most this part of the ring, on which chunk[] relies, and no
+ * longer than this, so that readers need no more memory in a large one.
+ */
 #define RING_MAX_FRACTION	16
+#define RING_MAX_RECORD		((uint64) 2 * 1024 * 1024)
+
+/* Of how many transactions we know for certain that they were evicted. */
+#define RING_XIDS			4096
 
 typedef uint64 RingTrailer;
 
@@ -82,7 +88,10 @@ struct Ring
 	char		pad1[PG_CACHE_LINE_SIZE];
 	pg_atomic_uint64 oldest;
 	pg_atomic_uint64 evicted_position;
-	pg_atomic_uint64 evicted_at;
+	pg_atomic_uint64 evicted_horizon;
+	pg_atomic_uint64 evicted_gap_horizon;
+	pg_atomic_uint64 evicted_xids[RING_XIDS];	/* by xid % RING_XIDS, the
+												 * highest */
 	char		pad2[PG_CACHE_LINE_SIZE];
 	pg_atomic_uint64 head;
 	char		pad3[PG_CACHE_LINE_SIZE];
@@ -130,7 +139,10 @@ ring_init(Ring *ring, Size bytes)
 	ring->nchunks = bytes / RING_CHUNK_SIZE;
 	pg_atomic_init_u64(&ring->oldest, 0);
 	pg_atomic_init_u64(&ring->evicted_position, 0);
-	pg_atomic_init_u64(&ring->evicted_at, 0);
+	pg_atomic_init_u64(&ring->evicted_horizon, 0);
+	pg_atomic_init_u64(&ring->evicted_gap_horizon, 0);
+	for (int i = 0; i < RING_XIDS; i++)
+		pg_atomic_init_u64(&ring->evicted_xids[i], 0);
 	pg_atomic_init_u64(&ring->head, 0);
 
 	/* chunk[] is valid as zeroes: on every 64-bit platform, no init needed */
@@ -139,7 +151,7 @@ ring_init(Ring *ring, Size bytes)
 uint32
 ring_max_payload(const Ring *ring)
 {
-	return ring->size / RING_MAX_FRACTION
+	return Min(ring->size / RING_MAX_FRACTION, RING_MAX_RECORD)
 		- sizeof(RingRecord) - sizeof(RingTrailer);
 }
 
@@ -195,14 +207,19 @@ ring_newest(const Ring *ring, RingRecord *record)
 	return true;
 }
 
+static void
+raise_u64(pg_atomic_uint64 *ptr, uint64 value)
+{
+	if (pg_atomic_read_u64(ptr) < value)
+		pg_atomic_write_u64(ptr, value);
+}
+
 /* Makes room so that the stream may be written up to 'end'. */
 static void
 ring_make_room(RingWriter *writer, uint64 end)
 {
 	Ring	   *ring = writer->ring;
 	uint64		oldest = pg_atomic_read_u64(&ring->oldest);
-	uint64		evicted = 0;
-	int64		at = (int64) pg_atomic_read_u64(&ring->evicted_at);
 
 	if (end - oldest <= ring->size)
 		return;
@@ -214,13 +231,15 @@ ring_make_room(RingWriter *writer, uint64 end)
 		stream_read(ring, oldest, &record, sizeof(record));
 		if (writer->evict)
 			writer->evict(&record, oldest, writer->evict_arg);
-		evicted = record.position;
-		at = Max(at, record.appended_at);
+		raise_u64(&ring->evicted_position, record.position);
+		raise_u64(&ring->evicted_horizon, record.horizon);
+		if (record.xid == 0)
+			raise_u64(&ring->evicted_gap_horizon, record.horizon);
+		else
+			raise_u64(&ring->evicted_xids[record.xid % RING_XIDS], record.xid);
 		oldest += record_size(&record);
 	}
 
-	pg_atomic_write_u64(&ring->evicted_position, evicted);
-	pg_atomic_write_u64(&ring->evicted_at, (uint64) at);
 	pg_write_barrier();
 	pg_atomic_write_u64(&ring->oldest, oldest);
 	pg_write_barrier();
@@ -285,10 +304,23 @@ ring_evicted_position(const Ring *ring)
 	return pg_atomic_read_u64(&((Ring *) ring)->evicted_position);
 }
 
-int64
-ring_evicted_at(const Ring *ring)
+uint64
+ring_evicted_horizon(const Ring *ring)
 {
-	return (int64) pg_atomic_read_u64(&((Ring *) ring)->evicted_at);
+	return pg_atomic_read_u64(&((Ring *) ring)->evicted_horizon);
+}
+
+uint64
+ring_evicted_gap_horizon(const Ring *ring)
+{
+	return pg_atomic_read_u64(&((Ring *) ring)->evicted_gap_horizon);
+}
+
+bool
+ring_has_evicted_xid(const Ring *ring, uint64 xid)
+{
+	/* a higher one in its place tells nothing of it */
+	return pg_atomic_read_u64(&((Ring *) ring)->evicted_xids[xid % RING_XIDS]) >= xid;
 }
 
 /*

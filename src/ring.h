@@ -25,7 +25,8 @@ typedef struct RingRecord
 	uint64		ticket;			/* the batch it came with, 0: with none */
 	uint64		xid;			/* full transaction id, 0: with none */
 	int64		committed_at;	/* TimestampTz, as all times here */
-	int64		appended_at;	/* when the writer got hold of it */
+	uint64		horizon;		/* full xid that is above those of all
+								 * transactions that it tells of */
 	uint32		index;			/* its place in the batch, from 0 */
 	uint32		span;			/* it stands for positions (position - span,
 								 * position]; 1 but for a gap */
@@ -94,8 +95,18 @@ extern uint64 ring_head_offset(const Ring *ring);
 /* Position of the newest record that was overwritten, 0 if none was. */
 extern uint64 ring_evicted_position(const Ring *ring);
 
-/* The latest appended_at of all records that were overwritten, 0 if none. */
-extern int64 ring_evicted_at(const Ring *ring);
+/*
+ * The highest horizon of the records that were overwritten, 0 if none was; and
+ * of those among them that had no xid.
+ */
+extern uint64 ring_evicted_horizon(const Ring *ring);
+extern uint64 ring_evicted_gap_horizon(const Ring *ring);
+
+/*
+ * Whether a record of a transaction was overwritten.  May say so wrongly of
+ * one that has run while thousands of others did.
+ */
+extern bool ring_has_evicted_xid(const Ring *ring, uint64 xid);
 
 /*
  * Puts the cursor on the oldest kept record whose position is above 'after'.

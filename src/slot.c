@@ -32,7 +32,7 @@
  *		starting			-> running			slot_claim_worker()
  *		running				-> none, wanted		exit of the worker
  *
- * While barred is above zero no worker may claim the slot, and the launcher
+ * While barred, a count of commands, is above zero no worker may claim the slot, and the launcher
  * starts none.  A worker that comes too late, or twice, is refused by
  * slot_claim_worker() and goes away.
  *
@@ -52,12 +52,14 @@
 #include "storage/latch.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
+#include "storage/procarray.h"
 #include "storage/shmem.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
 #include "ectowatch.h"
 #include "slot.h"
+#include "spill.h"
 
 #define NO_PROC		PG_UINT32_MAX
 
@@ -189,6 +191,7 @@ slot_claim(Slot *slot, Oid database)
 	queue_init(slot_queue(slot), slot_queue_bytes(), slot_nbatches());
 	ring_init(slot_ring(slot), slot_ring_bytes());
 	slot->used = true;
+	slot->barred = 0;
 	slot->database = database;
 }
 
@@ -367,14 +370,15 @@ slot_release_worker(int code pg_attribute_unused(), Datum arg)
 }
 
 bool
-slot_claim_worker(Slot *slot)
+slot_claim_worker(Slot *slot, Oid *database)
 {
 	bool		claimed = false;
 
 	LWLockAcquire(control->lock, LW_EXCLUSIVE);
-	if (slot->database == MyDatabaseId && slot->worker_pid == 0 &&
+	if (OidIsValid(slot->database) && slot->worker_pid == 0 &&
 		slot->barred == 0)
 	{
+		*database = slot->database;
 		slot->worker_pid = MyProcPid;
 		pg_atomic_write_u32(&slot->worker_procno, MyProc->pgprocno);
 		claimed = true;
@@ -441,39 +445,79 @@ slot_bar_worker(Oid database)
 }
 
 void
-slot_end_worker(Oid database)
-{
-	Slot	   *slot = slot_of(database);
-
-	ConditionVariablePrepareToSleep(&slot->changed);
-	for (;;)
-	{
-		int			pid = slot_worker_pid(slot);
-
-		if (pid == 0)
-			break;
-		kill(pid, SIGTERM);
-		ConditionVariableTimedSleep(&slot->changed, 100, PG_WAIT_EXTENSION);
-	}
-	ConditionVariableCancelSleep();
-}
-
-void
-slot_unbar_worker(Oid database, bool dropped)
+slot_unbar_worker(Oid database)
 {
 	Slot	   *slot;
 
 	LWLockAcquire(control->lock, LW_EXCLUSIVE);
 	slot = slot_of(database);
-	if (slot != NULL)
-	{
+	if (slot != NULL && slot->barred > 0)
 		slot->barred--;
-		if (dropped)
-		{
-			slot->database = InvalidOid;
-			pg_atomic_write_u32(&slot->wanted, 0);
-		}
-	}
 	LWLockRelease(control->lock);
 	slot_wake(&control->launcher_procno);
+}
+
+/* The worker of a database, if it has a slot, and that one. */
+static int
+worker_pid_of(Oid database, Slot **slot)
+{
+	int			pid = 0;
+
+	LWLockAcquire(control->lock, LW_SHARED);
+	*slot = slot_of(database);
+	if (*slot != NULL)
+		pid = (*slot)->worker_pid;
+	LWLockRelease(control->lock);
+	return pid;
+}
+
+void
+slot_end_worker(Oid database)
+{
+	Slot	   *slot;
+	int			pid;
+	int			last_pid = 0;
+
+	while ((pid = worker_pid_of(database, &slot)) != 0)
+	{
+		kill(pid, SIGTERM);
+		last_pid = pid;
+
+		/* the first one only prepares to sleep; so we look once more */
+		ConditionVariableTimedSleep(&slot->changed, 100, PG_WAIT_EXTENSION);
+	}
+
+	/* it says so a little before core no longer counts it */
+	while (last_pid != 0 && BackendPidGetProc(last_pid) != NULL)
+		ConditionVariableTimedSleep(&slot->changed, 1, PG_WAIT_EXTENSION);
+	ConditionVariableCancelSleep();
+}
+
+/* Nobody is left who could write to the queue, and no worker to read it. */
+void
+slot_release(Oid database)
+{
+	Slot	   *slot;
+	Batch		batch;
+
+	if (control == NULL)
+		return;
+
+	LWLockAcquire(control->lock, LW_EXCLUSIVE);
+	slot = slot_of(database);
+	if (slot != NULL)
+	{
+		BatchState	state;
+
+		while ((state = queue_peek(slot_queue(slot), &batch)) == BATCH_COMMITTED ||
+			   state == BATCH_ABORTED)
+		{
+			if (state == BATCH_COMMITTED && batch.spill_id != 0)
+				spill_remove(batch.spill_id);
+			queue_advance(slot_queue(slot));
+		}
+		slot->database = InvalidOid;
+		pg_atomic_write_u32(&slot->wanted, 0);
+	}
+	LWLockRelease(control->lock);
 }

@@ -123,8 +123,11 @@ extern void slot_add_lost(Slot *slot, uint32 watcher, uint64 changes);
 
 /* --- the worker --- */
 
-/* Becomes the slot's only worker until this process ends; false: not now. */
-extern bool slot_claim_worker(Slot *slot);
+/*
+ * Becomes the slot's only worker until this process ends, and tells for which
+ * database; false: not now.
+ */
+extern bool slot_claim_worker(Slot *slot, Oid *database);
 
 /*
  * What slot_add_lost() counted for some watcher, by the number of its entry;
@@ -152,7 +155,13 @@ extern bool slot_bar_worker(Oid database);
 /* Ends the worker of a barred database and waits for that, interruptibly. */
 extern void slot_end_worker(Oid database);
 
-/* Lets them in again; 'dropped': the slot becomes free instead. */
-extern void slot_unbar_worker(Oid database, bool dropped);
+/* Lets them in again.  Legal where nothing may fail. */
+extern void slot_unbar_worker(Oid database);
+
+/*
+ * Frees the slot of a database that was dropped, if it has one.  Legal where
+ * nothing may fail.
+ */
+extern void slot_release(Oid database);
 
 #endif							/* ECTOWATCH_SLOT_H */

@@ -43,12 +43,18 @@ uint64
 spill_create(File *file)
 {
 	static uint32 counter = 0;
-	uint64		id = (uint64) MyProcPid << 32 | ++counter;
+	uint64		id;
 	char		path[MAXPGPATH];
-	const int	flags = O_RDWR | O_CREAT | O_TRUNC | PG_BINARY;
+	const int	flags = O_RDWR | O_CREAT | O_EXCL | PG_BINARY;
 
-	spill_path(path, id);
-	*file = PathNameOpenFile(path, flags);
+	/* a former process of this number may have left one to the worker */
+	do
+	{
+		id = (uint64) MyProcPid << 32 | ++counter;
+		spill_path(path, id);
+		*file = PathNameOpenFile(path, flags);
+	} while (*file < 0 && errno == EEXIST);
+
 	if (*file < 0 && errno == ENOENT)
 	{
 		/* nothing has made the directory yet */

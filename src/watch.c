@@ -344,6 +344,15 @@ same_options(const WatcherDef *a, const WatcherDef *b)
 
 /* --- triggers --- */
 
+/* AFTER and, but for TRUNCATE, FOR EACH ROW. */
+static int16
+trigger_type(int event)
+{
+	return event_trigger_type[event] | TRIGGER_TYPE_AFTER |
+		(event_trigger_type[event] == TRIGGER_TYPE_TRUNCATE ?
+		 TRIGGER_TYPE_STATEMENT : TRIGGER_TYPE_ROW);
+}
+
 /*
  * The events, of those given, for which a relation has a trigger of ours.
  * Clones of a parent's trigger are the parent's.
@@ -366,11 +375,14 @@ relation_triggers(Oid relation, int events, Oid *triggers)
 	{
 		Form_pg_trigger form = (Form_pg_trigger) GETSTRUCT(tuple);
 
-		if (form->tgfoid != function || OidIsValid(form->tgparentid))
+		/* none that somebody made otherwise: fewer columns, a condition */
+		if (form->tgfoid != function || OidIsValid(form->tgparentid) ||
+			form->tgattr.dim1 > 0 ||
+			!heap_attisnull(tuple, Anum_pg_trigger_tgqual, NULL))
 			continue;
 		for (int i = 0; i < NEVENTS; i++)
 		{
-			if ((events & (1 << i)) && (form->tgtype & event_trigger_type[i]))
+			if ((events & (1 << i)) && form->tgtype == trigger_type(i))
 			{
 				found |= 1 << i;
 				if (triggers)
@@ -402,7 +414,7 @@ create_trigger(Oid relation, int event)
 								  get_rel_name(relation), -1);
 	stmt->funcname = list_make2(makeString(schema),
 								makeString(CAPTURE_FUNCTION));
-	stmt->row = event_trigger_type[event] != TRIGGER_TYPE_TRUNCATE;
+	stmt->row = TRIGGER_FOR_ROW(trigger_type(event));
 	stmt->timing = TRIGGER_TYPE_AFTER;
 	stmt->events = event_trigger_type[event];
 

@@ -51,9 +51,16 @@
 #include "slot.h"
 #include "watcher.h"
 
+/* Who attaches the trigger by hand may make one for several events. */
+typedef struct CachedPlanKey
+{
+	Oid			trigger;
+	int			event;
+} CachedPlanKey;
+
 typedef struct CachedPlan
 {
-	Oid			trigger;		/* hash key */
+	CachedPlanKey key;
 	bool		valid;
 	MemoryContext context;		/* of the plan, or NULL */
 	TriggerPlan *plan;
@@ -104,7 +111,7 @@ watcher_cache_start(void)
 {
 	HASHCTL		ctl;
 
-	ctl.keysize = sizeof(Oid);
+	ctl.keysize = sizeof(CachedPlanKey);
 	ctl.entrysize = sizeof(CachedPlan);
 	ctl.hcxt = CacheMemoryContext;
 	plans = hash_create("ectowatch plans", 64, &ctl,
@@ -340,7 +347,7 @@ plans_purge(void)
 			continue;
 		if (entry->context)
 			MemoryContextSetParent(entry->context, TopTransactionContext);
-		(void) hash_search(plans, &entry->trigger, HASH_REMOVE, NULL);
+		(void) hash_search(plans, &entry->key, HASH_REMOVE, NULL);
 	}
 	plans_limit = Max(256, 2 * hash_get_num_entries(plans));
 }
@@ -348,6 +355,7 @@ plans_purge(void)
 const TriggerPlan *
 watcher_trigger_plan(Relation relation, Oid trigger, int event)
 {
+	CachedPlanKey key = {trigger, event};
 	CachedPlan *entry;
 	MemoryContext context;
 	MemoryContext old;
@@ -358,7 +366,7 @@ watcher_trigger_plan(Relation relation, Oid trigger, int event)
 		watcher_cache_start();
 	if (hash_get_num_entries(plans) >= plans_limit)
 		plans_purge();
-	entry = hash_search(plans, &trigger, HASH_ENTER, &found);
+	entry = hash_search(plans, &key, HASH_ENTER, &found);
 	if (!found)
 	{
 		entry->valid = false;

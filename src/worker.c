@@ -24,10 +24,11 @@
  * Positions come from a sequence, a block at a time, and a block is flushed
  * to disk before the first of it is given; so none is given twice, whatever
  * happens.  The first block of each run of the server begins no lower than the
- * clock says, in units of 2^20 positions a second.  So positions go on growing
- * where the sequence began anew, because the extension was dropped and
- * created, and where it went back, because the database was restored to an
- * earlier time.  If the clock is set back, the sequence rules.
+ * clock says, in microseconds.  So positions go on growing where the sequence
+ * began anew, because the extension was dropped and created, and where it went
+ * back, because the database was restored to an earlier time.  If the clock is
+ * set back, the sequence rules.  (A block is worth a fifteenth of a second, so
+ * that the sequence does not run ahead of the clock through many restarts.)
  *
  * Copyright (c) 2026, the ectowatch authors
  *
@@ -62,7 +63,7 @@
 #include "worker.h"
 
 /* Positions in a block: the increment of sequence ectowatch_positions. */
-#define POSITION_BLOCK		((uint64) 1 << 20)
+#define POSITION_BLOCK		((uint64) 1 << 16)
 
 /* JSON parsers keep integers exact below this. */
 #define POSITION_MAX		((uint64) 1 << 53)
@@ -73,7 +74,7 @@
 /* A piece of a long batch, after which others get a look in. */
 #define PIECE_BYTES			(256 * 1024)
 
-/* After an error, or while the extension is not there. */
+/* After an error. */
 #define RETRY_MS			1000
 
 #define add_u64(counter, n) \
@@ -94,10 +95,11 @@ typedef struct Worker
 
 /* --- positions --- */
 
+/* Microseconds since 2000: below POSITION_MAX until the year 2285. */
 static uint64
 clock_position(void)
 {
-	return (uint64) (GetCurrentTimestamp() / USECS_PER_SEC) * POSITION_BLOCK;
+	return (uint64) GetCurrentTimestamp();
 }
 
 /*
@@ -111,6 +113,7 @@ worker_reserve_positions(Worker *worker, uint64 n)
 	uint64		end = pg_atomic_read_u64(&progress->position_end);
 	uint64		floor;
 	bool		first = pg_atomic_read_u64(&progress->run_start) == 0;
+	MemoryContext context = CurrentMemoryContext;
 	Oid			sequence;
 
 	if (!first && end - worker->next_position >= n)
@@ -122,6 +125,7 @@ worker_reserve_positions(Worker *worker, uint64 n)
 	if (!OidIsValid(sequence))
 	{
 		AbortCurrentTransaction();
+		MemoryContextSwitchTo(context);
 		return false;
 	}
 
@@ -149,6 +153,7 @@ worker_reserve_positions(Worker *worker, uint64 n)
 	/* synchronous_commit is off, but a position may not be given twice */
 	ForceSyncCommit();
 	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
 
 	pg_atomic_write_u64(&progress->position_end, end);
 	if (pg_atomic_read_u64(&progress->run_start) == 0)
@@ -215,6 +220,18 @@ worker_entry(Worker *worker, const Change *change)
 }
 
 /*
+ * Lets readers see what was appended; newest_position is never behind what
+ * they see.
+ */
+static void
+worker_show(Worker *worker)
+{
+	pg_atomic_write_u64(&worker->progress->newest_position,
+						worker->next_position - 1);
+	ring_publish(&worker->writer);
+}
+
+/*
  * Puts a change into the ring under the next position, or the next 'span' of
  * them.  They have been reserved.
  */
@@ -231,15 +248,18 @@ worker_append(Worker *worker, const Change *change, const Batch *batch,
 	record.position = worker->next_position + span - 1;
 	record.span = span;
 	record.index = index;
-	record.appended_at = worker->now;
 	if (batch != NULL)
 	{
 		record.ticket = batch->ticket;
 		record.xid = batch->xid;
+		record.horizon = batch->xid + 1;
 		record.committed_at = batch->committed_at;
 	}
 	else
+	{
+		record.horizon = U64FromFullTransactionId(ReadNextFullTransactionId());
 		record.committed_at = worker->now;
+	}
 	ring_append(&worker->writer, &record, change);
 	worker->next_position += span;
 
@@ -252,21 +272,14 @@ worker_append(Worker *worker, const Change *change, const Batch *batch,
 	}
 	pg_atomic_write_u64(&entry->last_position, record.position);
 	pg_atomic_write_u64(&entry->last_at, (uint64) record.committed_at);
+
+	/* before ring_append() would do it, which knows nothing of the newest */
+	if (worker->writer.tail - ring_head_offset(worker->ring) >
+		(uint64) ectowatch_ring_size * 1024 / 8)
+		worker_show(worker);
 }
 
-/*
- * Lets readers see what was appended; newest_position is never behind what
- * they see.
- */
-static void
-worker_show(Worker *worker)
-{
-	pg_atomic_write_u64(&worker->progress->newest_position,
-						worker->next_position - 1);
-	ring_publish(&worker->writer);
-}
-
-/* The same, and everybody else has a turn. */
+/* Lets readers see what was appended, and everybody else have a turn. */
 static void
 worker_publish(Worker *worker)
 {
@@ -375,7 +388,7 @@ worker_append_lost(Worker *worker)
 		if (def != NULL)
 		{
 			if (!worker_reserve_positions(worker, lost))
-				return;
+				return;			/* dropped just now; they are all gone */
 			worker->now = GetCurrentTimestamp();
 			worker_append_gap(worker, def, NULL, lost, "queue_full");
 			worker_show(worker);
@@ -521,18 +534,20 @@ worker_append_spilled(Worker *worker, const Batch *batch, uint32 done)
 	}
 }
 
-/* False if the extension is not there. */
-static bool
+static void
 worker_append_batch(Worker *worker, const Batch *batch)
 {
 	uint32		done = worker_done_of(worker, batch);
 
-	if (!worker_reserve_positions(worker, batch->nchanges - done))
-	{
-		worker->resuming = true;
-		return false;
-	}
-	if (batch->spill_id != 0)
+	/*
+	 * Its transaction saw the extension.  If it is not there, it was dropped
+	 * since, with all watchers: there is nobody to tell.
+	 */
+	if (!worker_reserve_positions(worker, Max(batch->nchanges - done, 1)))
+		ereport(LOG,
+				(errmsg("ectowatch drops %u changes, because the extension was dropped",
+						batch->nchanges - done)));
+	else if (batch->spill_id != 0)
 		worker_append_spilled(worker, batch, done);
 	else
 		worker_append_inline(worker, batch, done);
@@ -547,7 +562,6 @@ worker_append_batch(Worker *worker, const Batch *batch)
 	}
 	queue_advance(worker->queue);
 	add_u64(&worker->progress->batches, 1);
-	return true;
 }
 
 /*
@@ -570,11 +584,8 @@ worker_take(Worker *worker)
 		if (state == BATCH_COMMITTED)
 		{
 			bytes += batch.len;
-			if (!worker_append_batch(worker, &batch))
-			{
-				more = false;
-				break;
-			}
+			worker_append_batch(worker, &batch);
+			worker_keep_listeners_up(worker);
 		}
 		else if (state == BATCH_ABORTED)
 		{
@@ -619,15 +630,17 @@ worker_turn(Worker *worker)
 	bool		more;
 	long		wait = -1;
 
-	if (!worker_reserve_positions(worker, 1))
-		return worker_has_input(worker) ? RETRY_MS : -1;
+	/* who asks for a position need not wait for the first change */
+	(void) worker_reserve_positions(worker, 1);
 
 	more = worker_take(worker);
 	if (notify_has_work(worker->slot))
 	{
 		TimestampTz now = GetCurrentTimestamp();
 
-		if (now >= worker->notify_at)
+		/* far in the future: someone has set the clock back */
+		if (now >= worker->notify_at ||
+			now + USECS_PER_SEC < worker->notify_at)
 		{
 			long		pause;
 
@@ -661,6 +674,7 @@ worker_try_turn(Worker *worker, MemoryContext context)
 		FlushErrorState();
 		pgstat_report_activity(STATE_IDLE, NULL);
 		worker_resume(worker);
+		ConditionVariableBroadcast(slot_changed(worker->slot));
 		RESUME_INTERRUPTS();
 		wait = RETRY_MS;
 	}
@@ -675,8 +689,11 @@ worker_sleep(Worker *worker, long wait)
 {
 	queue_set_sleeping(worker->queue, true);
 
-	/* after a failure there is a wait whatever has come */
-	if (wait >= RETRY_MS || !worker_has_input(worker))
+	/* after a failure there is a wait whatever comes */
+	if (wait >= RETRY_MS)
+		(void) WaitLatch(MyLatch, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 wait, PG_WAIT_EXTENSION);
+	else if (!worker_has_input(worker))
 		(void) WaitLatch(MyLatch,
 						 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH |
 						 (wait >= 0 ? WL_TIMEOUT : 0),
@@ -696,7 +713,8 @@ worker_override_settings(void)
 		{"default_transaction_read_only", "off"},
 		{"default_transaction_isolation", "read committed"},
 		{"default_transaction_deferrable", "off"},
-		{"lock_timeout", "0"},
+		{"lock_timeout", "100ms"},	/* see notify.c */
+		{"role", "none"},
 		{"statement_timeout", "0"},
 		{"idle_in_transaction_session_timeout", "0"},
 		{"search_path", "pg_catalog"}
@@ -711,6 +729,7 @@ void
 ectowatch_worker_main(Datum arg)
 {
 	Worker		worker;
+	Oid			database;
 	MemoryContext context;
 
 	pqsignal(SIGTERM, die);
@@ -719,12 +738,12 @@ ectowatch_worker_main(Datum arg)
 
 	memset(&worker, 0, sizeof(worker));
 	worker.slot = slot_get(DatumGetInt32(arg));
-	if (!OidIsValid(slot_database(worker.slot)))
-		proc_exit(0);			/* dropped since */
-	BackgroundWorkerInitializeConnectionByOid(slot_database(worker.slot),
-											  InvalidOid, 0);
-	if (!slot_claim_worker(worker.slot))
+
+	/* first: who bars workers from the database has to know of this one */
+	if (!slot_claim_worker(worker.slot, &database))
 		proc_exit(0);
+	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid,
+											  BGWORKER_BYPASS_ALLOWCONN);
 
 	worker_override_settings();
 	worker.queue = slot_queue(worker.slot);

@@ -518,11 +518,11 @@ batch_is_planned(const Batch *batch, Plan *plan)
 		batch->pid == expected.pid;
 }
 
-/* Of a record; at random, so that it is not always the last that is latest. */
-static int64
-appended_at(uint64 position)
+/* Of a record; at random, so that it is not always the last that is highest. */
+static uint64
+horizon(uint64 position)
 {
-	return (int64) (mix(seed ^ position) >> 1);
+	return mix(seed ^ position);
 }
 
 /*
@@ -534,7 +534,7 @@ check_record(const RingRecord *record, const char *payload)
 	static Plan plan;
 	uint64		xid = record->xid;
 
-	if (record->appended_at != appended_at(record->position))
+	if (record->horizon != horizon(record->position))
 		fail("bad record at position " UINT64_FORMAT, record->position);
 	if (record->ticket == 0)
 	{
@@ -661,7 +661,7 @@ worker_append(RingWriter *writer, const Batch *batch, const Plan *plan,
 			record.ticket = batch->ticket;
 			record.xid = plan->xid;
 			record.committed_at = batch->committed_at;
-			record.appended_at = appended_at(position);
+			record.horizon = horizon(position);
 			record.index = i;
 			record.span = 1;
 			ring_append(writer, &record, payload);
@@ -683,7 +683,7 @@ worker_append_gap(RingWriter *writer, uint64 position)
 	record.len = below(Min(200, ring_max_payload(ring)));
 	record.span = 1 + below(MAX_SPAN);
 	record.position = position + record.span;
-	record.appended_at = appended_at(record.position);
+	record.horizon = horizon(record.position);
 	payload_fill(buffer, record.len, mix(record.position));
 	ring_append(writer, &record, buffer);
 	worker_publish(writer, record.position);
@@ -1486,7 +1486,7 @@ check_all(void)
 	RingResult	result;
 	uint64		position = 0;
 	uint64		last = pg_atomic_read_u64(&shared->published);
-	int64		latest = 0;
+	uint64		highest = 0;
 	uint64		evicted = ring_evicted_position(ring);
 	uint64		decided = 0;
 
@@ -1560,11 +1560,11 @@ check_all(void)
 	/* A worker that died may have left a later one. */
 	for (position = 1; position <= Min(evicted, last); position++)
 		if (pg_atomic_read_u64(&position_log[position]) != 0)
-			latest = Max(latest, appended_at(position));
+			highest = Max(highest, horizon(position));
 	if (pg_atomic_read_u64(&shared->worker_kills) == 0 ?
-		ring_evicted_at(ring) != latest : ring_evicted_at(ring) < latest)
-		fail("latest evicted time is " INT64_FORMAT ", not " INT64_FORMAT,
-			 ring_evicted_at(ring), latest);
+		ring_evicted_horizon(ring) != highest : ring_evicted_horizon(ring) < highest)
+		fail("highest evicted horizon is " UINT64_FORMAT ", not " UINT64_FORMAT,
+			 ring_evicted_horizon(ring), highest);
 }
 
 /* MAP_SHARED or MAP_PRIVATE */

@@ -214,9 +214,9 @@ $node->safe_psql('postgres', q{
 	SELECT ectowatch_watch('many', 'inserted', key_columns => '{id}');
 	INSERT INTO many SELECT generate_series(1, 1100000)});
 poll_query($node, 'postgres', 'SELECT lost = 1100000 FROM ectowatch_stat');
+unlink $tmp or BAIL_OUT("could not remove $tmp: $!");
 change('a block later');
 $node->safe_psql('postgres', 'DROP TABLE many');
-unlink $tmp or BAIL_OUT("could not remove $tmp: $!");
 
 # many restarts one after the other use no more positions than the clock gives
 foreach my $i (1 .. 3)
