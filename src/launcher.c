@@ -11,8 +11,8 @@
  *
  * It sleeps until its latch is set: by a request, by a worker's exit, by the
  * postmaster when a worker has come or could not.  Where a worker could not be
- * started, or died within a second, it tries again after a second, and less
- * and less often where that does not help.
+ * started it tries again after a second, and less and less often where it did
+ * not get as far as to its work.
  *
  * Copyright (c) 2026, the ectowatch authors
  *
@@ -36,9 +36,10 @@
 #include "slot.h"
 
 /*
- * Between two starts of one slot's worker, and between tries.  Doubled, up to
- * about a minute, while its workers do not get as far as to their work.
+ * Between two starts of one slot's worker.  Where workers do not get as far as
+ * to their work it is a second, doubled up to about a minute.
  */
+#define MIN_INTERVAL_MS			100
 #define RESTART_INTERVAL_MS		1000
 #define MAX_DOUBLINGS			6
 
@@ -46,7 +47,8 @@ typedef struct LauncherSlot
 {
 	BackgroundWorkerHandle *handle; /* of the last start, or NULL */
 	TimestampTz started_at;
-	int			failures;		/* starts since a worker was last seen at work */
+	uint32		seen;			/* of workers at work, at the last start */
+	int			failures;		/* starts since there was a new one */
 	bool		quiet;			/* a failure has been logged */
 } LauncherSlot;
 
@@ -120,11 +122,7 @@ launcher_serve(LauncherSlot *states)
 		int64		interval;
 
 		if (!slot_needs_worker(slot_get(i)))
-		{
-			if (slot_worker_pid(slot_get(i)) != 0)
-				state->failures = 0;
 			continue;
-		}
 
 		/* on its way, or not quite gone?  The postmaster tells which. */
 		if (state->handle &&
@@ -134,15 +132,22 @@ launcher_serve(LauncherSlot *states)
 			continue;
 		}
 
+		if (slot_workers_seen(slot_get(i)) != state->seen)
+			state->failures = 0;
+		interval = state->failures == 0 ? MIN_INTERVAL_MS :
+			(int64) RESTART_INTERVAL_MS << Min(state->failures - 1, MAX_DOUBLINGS);
+
 		/* a negative time: someone has set the clock back */
-		interval = (int64) RESTART_INTERVAL_MS << Min(state->failures, MAX_DOUBLINGS);
 		since = (GetCurrentTimestamp() - state->started_at) / 1000;
 		if (since >= 0 && since < interval)
-			timeout = RESTART_INTERVAL_MS;
+			timeout = Min(RESTART_INTERVAL_MS, interval);
 		else if (!launcher_start_worker(i, state))
 			timeout = RESTART_INTERVAL_MS;
 		else
+		{
+			state->seen = slot_workers_seen(slot_get(i));
 			state->failures++;
+		}
 	}
 	return timeout;
 }

@@ -432,22 +432,27 @@ reader_compare(Reader *reader)
 
 /*
  * Finds gaps, in the order of their positions.  Of several that end at one,
- * only the last leads on: who stops between them gets them again.
+ * all but the last get a place before it; so who stops between them, and comes
+ * back with the place of one, still gets the others.
  */
 static bool
 reader_find_gaps(Reader *reader)
 {
 	uint64		before = reader->after;
 	bool		comparable = reader_compare(reader);
+	uint64		next_to = 0;
+	uint64		position = 0;
 
 	list_sort(reader->gaps, gap_compare);
-	for (int i = 0; i < list_length(reader->gaps); i++)
+	for (int i = list_length(reader->gaps) - 1; i >= 0; i--)
 	{
 		ReaderGap  *gap = list_nth(reader->gaps, i);
-		ReaderGap  *next = i + 1 < list_length(reader->gaps) ?
-		list_nth(reader->gaps, i + 1) : NULL;
 
-		gap->position = next != NULL && next->to == gap->to ? before : gap->to;
+		position = gap->to == next_to ? position - 1 : gap->to;
+		next_to = gap->to;
+		gap->position = position;
+		if (before < gap->to && gap->position <= before)
+			reader->gaps = list_delete_nth_cell(reader->gaps, i);
 	}
 	return comparable;
 }
@@ -757,8 +762,7 @@ ectowatch_changes(PG_FUNCTION_ARGS)
 										ALLOCSET_DEFAULT_SIZES);
 	for (;;)
 	{
-		/* gaps are told together */
-		while (n < max_changes || reader.gaps != NIL)
+		while (n < max_changes)
 		{
 			RingRecord	record;
 			ReaderGap	gap;

@@ -18,6 +18,7 @@
  *							Waking a process that has inherited the number is
  *							harmless.
  *	wanted					set by anyone, once; cleared with the slot
+ *	workers_seen			counted by workers, read by the launcher
  *	progress, watchers		stored by the worker, read by all
  *	lost, lost_any			added to by committing backends, taken by the
  *							worker: first the count, then, after a full
@@ -71,6 +72,7 @@ struct Slot
 	int			worker_pid;
 	pg_atomic_uint32 worker_procno;
 	pg_atomic_uint32 wanted;
+	pg_atomic_uint32 workers_seen;
 	ConditionVariable changed;
 	SlotProgress progress;
 
@@ -171,6 +173,7 @@ slot_shmem_init(void)
 		slot->worker_pid = 0;
 		pg_atomic_init_u32(&slot->worker_procno, NO_PROC);
 		pg_atomic_init_u32(&slot->wanted, 0);
+		pg_atomic_init_u32(&slot->workers_seen, 0);
 		ConditionVariableInit(&slot->changed);
 	}
 }
@@ -415,6 +418,18 @@ slot_needs_worker(Slot *slot)
 		slot->worker_pid == 0 && slot->barred == 0;
 	LWLockRelease(control->lock);
 	return needs;
+}
+
+void
+slot_set_working(Slot *slot)
+{
+	pg_atomic_fetch_add_u32(&slot->workers_seen, 1);
+}
+
+uint32
+slot_workers_seen(Slot *slot)
+{
+	return pg_atomic_read_u32(&slot->workers_seen);
 }
 
 static Slot *

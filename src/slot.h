@@ -129,6 +129,9 @@ extern void slot_add_lost(Slot *slot, uint32 watcher, uint64 changes);
  */
 extern bool slot_claim_worker(Slot *slot, Oid *database);
 
+/* Says that it is connected and works. */
+extern void slot_set_working(Slot *slot);
+
 /*
  * What slot_add_lost() counted for some watcher, by the number of its entry;
  * 0: nothing left.  Once a gap tells of it, it is taken off.
@@ -143,6 +146,9 @@ extern void slot_register_launcher(void);
 
 /* Whether a worker is wanted for the slot and there is none. */
 extern bool slot_needs_worker(Slot *slot);
+
+/* How many workers have come as far as slot_set_working(). */
+extern uint32 slot_workers_seen(Slot *slot);
 
 /* --- commands on databases (ddl.c) --- */
 

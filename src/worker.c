@@ -745,6 +745,7 @@ ectowatch_worker_main(Datum arg)
 	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid,
 											  BGWORKER_BYPASS_ALLOWCONN);
 
+	slot_set_working(worker.slot);
 	worker_override_settings();
 	worker.queue = slot_queue(worker.slot);
 	worker.ring = slot_ring(worker.slot);
