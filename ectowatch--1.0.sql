@@ -117,7 +117,7 @@ CREATE PROCEDURE ectowatch_wait(
 )
     LANGUAGE C AS 'MODULE_PATHNAME';
 COMMENT ON PROCEDURE ectowatch_wait(bigint, text[], interval, bigint) IS
-'wait for a change after a position, without holding a snapshot; next_after is the position to go on from';
+'wait for a change after a position, outside a transaction block without holding a snapshot; next_after is the position to go on from';
 
 CREATE FUNCTION ectowatch_pending(
     OUT watcher text,

@@ -5,9 +5,10 @@
  *
  * A change names its watcher and relation itself, so that whoever reads it
  * needs no catalog.  It has the numbers of the columns that it shows, in the
- * watched relation, because rights to read them are rights to read it.  Its values are finished JSON, in which the key's columns
- * come first: the part up to 'keys_len', closed by a brace, is the message
- * that is sent where the whole does not fit.
+ * watched relation, because rights to read them are rights to read it.  Its
+ * values are finished JSON, in which the key's columns come first: the part up
+ * to 'keys_len', closed by a brace, is what is sent where the whole does not
+ * fit.
  *
  * Copyright (c) 2026, the ectowatch authors
  *
@@ -28,7 +29,10 @@ typedef enum ChangeType
 	CHANGE_ENDED				/* the watcher was removed */
 } ChangeType;
 
-/* The values hold the key only, for the whole was longer than is kept. */
+/*
+ * Values are missing, because they were too long, could not be rendered, or
+ * their columns are gone.
+ */
 #define CHANGE_PARTIAL		0x01
 
 /* The watcher was made since the server started, so it missed no restart. */
@@ -60,7 +64,7 @@ typedef struct Change
 #define change_values(c)	(change_relation(c) + (c)->relation_len)
 #define change_old(c)		(change_values(c) + (c)->values_len)
 
-/* The longest change that is carried; beyond it a change becomes partial. */
+/* About the longest change that is carried; beyond it one becomes partial. */
 extern uint32 change_max_size(void);
 
 /* A change in parts. */

@@ -14,7 +14,8 @@
  * not, it is let in again.  When a database has been dropped, its slot becomes
  * free.  "After" is the end of the transaction, for only then is it decided.
  * Which database was dropped core says itself: before, a name may still come
- * to mean another one.  Who has no right to the command does not disturb the worker: core refuses him.
+ * to mean another one.  Who has no right to the command does not disturb the
+ * worker: core refuses him.
  *
  * LISTEN starts the database's worker, if the extension is there.
  *
@@ -73,7 +74,9 @@ ddl_xact_callback(XactEvent event, void *arg pg_attribute_unused())
 {
 	ListCell   *lc;
 
-	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT)
+	/* a prepared transaction goes on without us, and without these lists */
+	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT &&
+		event != XACT_EVENT_PREPARE)
 		return;
 	if (event == XACT_EVENT_COMMIT)
 	{

@@ -77,7 +77,7 @@ int			ectowatch_ring_size = 32 * 1024;
 /* Memory for a transaction's changes, beyond which they go to a file. */
 int			ectowatch_pending_memory = 16 * 1024;
 
-/* How long ectowatch_changes() may wait, since it holds a snapshot. */
+/* How long a call may wait for changes while it holds a snapshot. */
 int			ectowatch_max_wait = 10 * 1000;
 
 static shmem_request_hook_type prev_shmem_request_hook;
@@ -145,8 +145,8 @@ ectowatch_define_settings(void)
 							GUC_UNIT_KB,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("ectowatch.max_wait",
-							"Sets how long ectowatch_changes() may wait for changes.",
-							"It holds a snapshot meanwhile; ectowatch_wait() does not.",
+							"Sets how long a call may wait for changes while it holds a snapshot.",
+							"That is ectowatch_changes(), and in a transaction block ectowatch_wait().",
 							&ectowatch_max_wait,
 							10 * 1000, 0, INT_MAX, PGC_SUSET, GUC_UNIT_MS,
 							NULL, NULL, NULL);

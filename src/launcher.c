@@ -45,6 +45,7 @@
 
 typedef struct LauncherSlot
 {
+	Oid			database;		/* all that follows is about it */
 	BackgroundWorkerHandle *handle; /* of the last start, or NULL */
 	TimestampTz started_at;
 	uint32		seen;			/* of workers at work, at the last start */
@@ -120,6 +121,15 @@ launcher_serve(LauncherSlot *states)
 		pid_t		pid;
 		int64		since;
 		int64		interval;
+
+		if (state->database != slot_database(slot_get(i)))
+		{
+			if (state->handle)
+				pfree(state->handle);
+			memset(state, 0, sizeof(*state));
+			state->database = slot_database(slot_get(i));
+			state->seen = slot_workers_seen(slot_get(i));
+		}
 
 		if (!slot_needs_worker(slot_get(i)))
 			continue;

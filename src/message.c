@@ -4,7 +4,8 @@
  *	  JSON of a change: its values, and the message for a channel.
  *
  * Values render as to_json() renders them, under fixed settings, so that
- * equal values give equal text in every session.  The commonest types are
+ * equal values give equal text in every session (but for type money, whose
+ * lc_monetary is not so easily fixed).  The commonest types are
  * written here, all others by to_json() itself.
  *
  * to_json() calls the type's output function, or its cast to json.  Of core's
@@ -57,6 +58,7 @@ typedef struct OutputSettings
 	int			bytea_output;
 	int			extra_float_digits;
 	int			xmlbinary;
+	bool		quote_all_identifiers;
 	pg_tz	   *timezone;
 } OutputSettings;
 
@@ -71,6 +73,7 @@ output_settings_get(void)
 	settings.bytea_output = bytea_output;
 	settings.extra_float_digits = extra_float_digits;
 	settings.xmlbinary = xmlbinary;
+	settings.quote_all_identifiers = quote_all_identifiers;
 	settings.timezone = session_timezone;
 	return settings;
 }
@@ -84,6 +87,7 @@ output_settings_set(const OutputSettings *settings)
 	bytea_output = settings->bytea_output;
 	extra_float_digits = settings->extra_float_digits;
 	xmlbinary = settings->xmlbinary;
+	quote_all_identifiers = settings->quote_all_identifiers;
 	session_timezone = settings->timezone;
 }
 
@@ -100,16 +104,20 @@ output_settings_fixed(void)
 		fixed.bytea_output = BYTEA_OUTPUT_HEX;
 		fixed.extra_float_digits = 1;
 		fixed.xmlbinary = XMLBINARY_BASE64;
+		fixed.quote_all_identifiers = false;
 		fixed.timezone = pg_tzset("UTC");
 	}
 	return &fixed;
 }
 
-/* A half of a change is for the values, a half for the old ones. */
+/*
+ * A half of a change is for the values, a half for the old ones, but for what
+ * the rest takes: names, and the numbers of up to 1600 columns.
+ */
 static uint32
 message_max_values(void)
 {
-	return change_max_size() / 2 - 512;
+	return change_max_size() / 2 - 2048;
 }
 
 /* Whether to_json() would use a cast, which is somebody's function. */

@@ -15,8 +15,8 @@
  *
  * To commit, NOTIFY takes a lock that every transaction takes that notifies,
  * and keeps until it has committed, which may be long where that waits for a
- * standby.  The worker waits for it for as long as its lock_timeout, a tenth of
- * a second, and then does other things first.
+ * standby.  The worker waits for it no longer than 10 ms,
+ * so that the ring goes on, and tries again a little later.
  *
  * While NOTIFY's own queue is more than a tenth full, because some client
  * does not read, nothing is sent: were it to fill up, commits of users'
@@ -40,6 +40,7 @@
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
 #include "pgstat.h"
+#include "storage/proc.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
@@ -57,6 +58,12 @@
 /* How full core's queue may be, and how long to wait when sending cannot be. */
 #define NOTIFY_MAX_USAGE		0.1
 #define NOTIFY_BLOCKED_PAUSE_MS	250
+
+/* How long to wait for NOTIFY's lock. */
+#define NOTIFY_LOCK_TIMEOUT_MS	10
+
+/* How long when another transaction keeps NOTIFY's lock. */
+#define NOTIFY_LOCKED_PAUSE_MS	100
 
 /* The longest pause of a busy worker. */
 #define NOTIFY_MAX_PAUSE_MS		10
@@ -208,13 +215,16 @@ commit_unless_locked(void)
 	MemoryContext context = CurrentMemoryContext;
 	volatile bool done = false;
 
+	LockTimeout = NOTIFY_LOCK_TIMEOUT_MS;
 	PG_TRY();
 	{
 		CommitTransactionCommand();
+		LockTimeout = 0;
 		done = true;
 	}
 	PG_CATCH();
 	{
+		LockTimeout = 0;
 		if (geterrcode() != ERRCODE_LOCK_NOT_AVAILABLE)
 			PG_RE_THROW();
 		MemoryContextSwitchTo(context);
@@ -306,7 +316,7 @@ notify_send(Slot *slot, long *pause)
 		pgstat_report_activity(STATE_IDLE, NULL);
 		note_blocked(slot, "another transaction keeps NOTIFY's lock",
 					 "Find the transaction that has used NOTIFY and waits at its commit.");
-		*pause = NOTIFY_BLOCKED_PAUSE_MS;
+		*pause = NOTIFY_LOCKED_PAUSE_MS;
 		return true;
 	}
 	MemoryContextSwitchTo(context);

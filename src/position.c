@@ -64,11 +64,31 @@ wait_for_worker(Slot *slot)
 	ConditionVariableCancelSleep();
 }
 
+/* A transaction id of about now, in full. */
+static uint64
+full_xid(TransactionId xid)
+{
+	FullTransactionId next = ReadNextFullTransactionId();
+	uint32		epoch = EpochFromFullTransactionId(next);
+
+	if (xid > XidFromFullTransactionId(next))
+		epoch--;
+	return U64FromFullTransactionId(FullTransactionIdFromEpochAndXid(epoch, xid));
+}
+
 /* Whether the snapshot may not see what some transaction below 'xid' wrote. */
 static bool
 snapshot_is_before(Snapshot snapshot, uint64 xid)
 {
-	return TransactionIdPrecedes(snapshot->xmin, (TransactionId) xid);
+	return full_xid(snapshot->xmin) < xid;
+}
+
+/* Whether the snapshot does not see what a transaction wrote. */
+static bool
+snapshot_misses(Snapshot snapshot, uint64 xid)
+{
+	return full_xid(snapshot->xmin) <= xid &&
+		XidInMVCCSnapshot((TransactionId) xid, snapshot);
 }
 
 /*
@@ -81,22 +101,16 @@ evicted_unseen(Ring *ring, Snapshot snapshot)
 {
 	uint64		horizon = ring_evicted_horizon(ring);
 	uint64		gap_horizon = ring_evicted_gap_horizon(ring);
-	FullTransactionId next = ReadNextFullTransactionId();
 
-	if (horizon != 0 &&
-		TransactionIdPrecedes(snapshot->xmax, (TransactionId) horizon))
+	if (horizon > full_xid(snapshot->xmax))
 		return true;
 	if (gap_horizon != 0 && snapshot_is_before(snapshot, gap_horizon))
 		return true;
 	for (uint32 i = 0; i < snapshot->xcnt; i++)
 	{
 		TransactionId xid = snapshot->xip[i];
-		uint32		epoch = EpochFromFullTransactionId(next);
 
-		if (xid > XidFromFullTransactionId(next))
-			epoch--;
-		if (ring_has_evicted_xid(ring,
-								 U64FromFullTransactionId(FullTransactionIdFromEpochAndXid(epoch, xid))) &&
+		if (ring_has_evicted_xid(ring, full_xid(xid)) &&
 			!TransactionIdIsInProgress(xid) && TransactionIdDidCommit(xid))
 			return true;
 	}
@@ -134,7 +148,7 @@ ectowatch_position(FunctionCallInfo fcinfo pg_attribute_unused())
 			if (record.xid == 0 ?
 				snapshot_is_before(snapshot, record.horizon) :
 				record.xid != visible_xid &&
-				XidInMVCCSnapshot((TransactionId) record.xid, snapshot))
+				snapshot_misses(snapshot, record.xid))
 				PG_RETURN_INT64((int64) (record.position - record.span));
 			visible_xid = record.xid;
 			position = record.position;

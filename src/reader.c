@@ -194,14 +194,17 @@ reader_add_gap(Reader *reader, const char *watcher, uint64 from, uint64 to,
 	reader->gaps = lappend(reader->gaps, gap);
 }
 
-/* By the position that they get; for list_sort(). */
+/* By where they end, and by name; for list_sort(). */
 static int
 gap_compare(const ListCell *a, const ListCell *b)
 {
 	uint64		to_a = ((const ReaderGap *) lfirst(a))->to;
 	uint64		to_b = ((const ReaderGap *) lfirst(b))->to;
 
-	return to_a < to_b ? -1 : to_a > to_b;
+	if (to_a != to_b || ((const ReaderGap *) lfirst(a))->watcher == NULL)
+		return to_a < to_b ? -1 : to_a > to_b;
+	return strcmp(((const ReaderGap *) lfirst(a))->watcher,
+				  ((const ReaderGap *) lfirst(b))->watcher);
 }
 
 /* A gap for all that the reader asked for. */

@@ -11,8 +11,8 @@
  * Fields of a slot, and who touches them:
  *
  *	database, used, barred	under control->lock.  'database' is also read
- *							without, by the backends of that database: it does
- *							not change while there are any.
+ *							without, by the launcher, to which an old value
+ *							does no harm.
  *	worker_pid				under control->lock; stored by the worker
  *	worker_procno			stored by the worker, read by those who wake it.
  *							Waking a process that has inherited the number is
@@ -33,9 +33,9 @@
  *		starting			-> running			slot_claim_worker()
  *		running				-> none, wanted		exit of the worker
  *
- * While barred, a count of commands, is above zero no worker may claim the slot, and the launcher
- * starts none.  A worker that comes too late, or twice, is refused by
- * slot_claim_worker() and goes away.
+ * While barred, a count of commands, is above zero, no worker may claim the
+ * slot, and the launcher starts none.  A worker that comes too late, or twice,
+ * is refused by slot_claim_worker() and goes away.
  *
  * Lock order: control->lock is an LWLock and a leaf; nobody waits for another
  * process while holding it.

@@ -15,9 +15,10 @@
  *
  * and looks again.  Everything is checked before anything is changed.
  *
- * A trigger that no watcher needs any longer is dropped if its table can be
- * locked at once.  If not, it stays, and does nothing: DROP TRIGGER needs an
- * AccessExclusiveLock, and while that waits, so do all writers.
+ * A trigger that no watcher needs any longer is dropped if its table, with all
+ * partitions, can be locked at once.  If not, it stays, and does nothing: DROP
+ * TRIGGER needs an AccessExclusiveLock, and while that waits, so do all
+ * writers.
  *
  * Copyright (c) 2026, the ectowatch authors
  *

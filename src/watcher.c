@@ -433,8 +433,17 @@ watcher_relation_name(Oid relation)
 {
 	char	   *name = get_rel_name(relation);
 	char	   *schema = name ? get_namespace_name(get_rel_namespace(relation)) : NULL;
+	bool		saved = quote_all_identifiers;
+	char	   *result;
 
-	return schema ? quote_qualified_identifier(schema, name) : NULL;
+	if (schema == NULL)
+		return NULL;
+
+	/* the same in every session */
+	quote_all_identifiers = false;
+	result = quote_qualified_identifier(schema, name);
+	quote_all_identifiers = saved;
+	return result;
 }
 
 List *
@@ -488,9 +497,12 @@ watcher_columns(const WatcherDef *def, int *n)
 	ListCell   *lc;
 
 	*n = 0;
-	foreach(lc, def->key_columns)
-		columns[(*n)++] = get_attnum(def->relation, lfirst(lc));
-	foreach(lc, def->extra_columns)
-		columns[(*n)++] = get_attnum(def->relation, lfirst(lc));
+	foreach(lc, list_concat_copy(def->key_columns, def->extra_columns))
+	{
+		AttrNumber	attnum = get_attnum(def->relation, lfirst(lc));
+
+		if (attnum != InvalidAttrNumber)
+			columns[(*n)++] = attnum;
+	}
 	return columns;
 }

@@ -90,7 +90,7 @@ extern List *watcher_list(Oid relation);
 /* Of one name, or NULL. */
 extern WatcherDef *watcher_find(const char *name);
 
-/* The numbers of the columns that a watcher delivers; 0 for one that is gone. */
+/* The numbers of the columns that a watcher delivers, if they are there. */
 extern AttrNumber *watcher_columns(const WatcherDef *def, int *n);
 
 /*

@@ -290,21 +290,41 @@ worker_publish(Worker *worker)
 	CHECK_FOR_INTERRUPTS();
 }
 
+/* Sends, and notes when that is to be done next. */
+static void
+worker_notify(Worker *worker)
+{
+	long		pause;
+
+	(void) notify_send(worker->slot, &pause);
+	worker->notify_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pause);
+}
+
+static bool
+worker_notify_is_due(Worker *worker)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	/* far in the future: someone has set the clock back */
+	return now >= worker->notify_at || now + USECS_PER_SEC < worker->notify_at;
+}
+
 /*
- * In a long batch: sends some of it, if else the ring would soon overwrite
- * what listeners have not got.
+ * In between: sends some, without a pause, if else the ring would soon
+ * overwrite what listeners have not got.
  */
 static void
 worker_keep_listeners_up(Worker *worker)
 {
 	uint64		limit = (uint64) ectowatch_ring_size * 1024 / 4;
-	long		pause;
+	pg_atomic_uint32 *blocked = &worker->progress->notify_blocked;
 
 	while (ring_head_offset(worker->ring) -
 		   pg_atomic_read_u64(&worker->progress->notify_offset) > limit)
 	{
-		(void) notify_send(worker->slot, &pause);
-		if (pg_atomic_read_u32(&worker->progress->notify_blocked) != 0)
+		if (pg_atomic_read_u32(blocked) == 0 || worker_notify_is_due(worker))
+			worker_notify(worker);
+		if (pg_atomic_read_u32(blocked) != 0)
 			break;
 		CHECK_FOR_INTERRUPTS();
 	}
@@ -364,6 +384,20 @@ worker_watchers(void)
 	return watchers;
 }
 
+/* The watcher to which an entry of the slot belongs. */
+static WatcherDef *
+find_by_entry(List *watchers, uint32 entry)
+{
+	ListCell   *lc;
+
+	foreach(lc, watchers)
+	{
+		if (((WatcherDef *) lfirst(lc))->id % SLOT_MAX_WATCHERS == entry)
+			return lfirst(lc);
+	}
+	return NULL;
+}
+
 /*
  * Makes gaps of what backends could not hand over.  A watcher that is no
  * longer there has nobody to tell it to.
@@ -377,13 +411,13 @@ worker_append_lost(Worker *worker)
 
 	while ((lost = slot_next_lost(worker->slot, &entry)) > 0)
 	{
-		WatcherDef *def = NULL;
-		ListCell   *lc;
+		WatcherDef *def = find_by_entry(watchers, entry);
 
-		foreach(lc, watchers)
+		/* it may be younger than the list */
+		if (def == NULL)
 		{
-			if (((WatcherDef *) lfirst(lc))->id % SLOT_MAX_WATCHERS == entry)
-				def = lfirst(lc);
+			watchers = worker_watchers();
+			def = find_by_entry(watchers, entry);
 		}
 		if (def != NULL)
 		{
@@ -585,6 +619,7 @@ worker_take(Worker *worker)
 		{
 			bytes += batch.len;
 			worker_append_batch(worker, &batch);
+			worker_publish(worker);
 			worker_keep_listeners_up(worker);
 		}
 		else if (state == BATCH_ABORTED)
@@ -598,8 +633,6 @@ worker_take(Worker *worker)
 			break;
 		}
 	}
-	if (bytes > 0)
-		worker_publish(worker);
 
 	/* later than the commits that it is about: who asks anew sees them */
 	if (slot_has_lost(worker->slot))
@@ -636,18 +669,8 @@ worker_turn(Worker *worker)
 	more = worker_take(worker);
 	if (notify_has_work(worker->slot))
 	{
-		TimestampTz now = GetCurrentTimestamp();
-
-		/* far in the future: someone has set the clock back */
-		if (now >= worker->notify_at ||
-			now + USECS_PER_SEC < worker->notify_at)
-		{
-			long		pause;
-
-			(void) notify_send(worker->slot, &pause);
-			worker->notify_at =
-				TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pause);
-		}
+		if (worker_notify_is_due(worker))
+			worker_notify(worker);
 		if (notify_has_work(worker->slot))
 			wait = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
 												   worker->notify_at);
@@ -713,7 +736,7 @@ worker_override_settings(void)
 		{"default_transaction_read_only", "off"},
 		{"default_transaction_isolation", "read committed"},
 		{"default_transaction_deferrable", "off"},
-		{"lock_timeout", "100ms"},	/* see notify.c */
+		{"lock_timeout", "0"},
 		{"role", "none"},
 		{"statement_timeout", "0"},
 		{"idle_in_transaction_session_timeout", "0"},

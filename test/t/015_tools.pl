@@ -36,7 +36,7 @@ my $watchers = q{
 my $before = $node->safe_psql('postgres', $watchers);
 my $position = $node->safe_psql('postgres', 'SELECT ectowatch_position()');
 
-# the first position of another database comes from the clock, by seconds
+# the first position of another database comes from the clock
 my $second = $node->safe_psql('postgres', "SELECT date_trunc('second', clock_timestamp())");
 poll_query($node, 'postgres', "SELECT date_trunc('second', clock_timestamp()) > '$second'");
 
