@@ -15,7 +15,8 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = new_node('main', 'ectowatch.max_databases = 2', 'allow_in_place_tablespaces = on');
+my $node = new_node('main', 'ectowatch.max_databases = 2', 'allow_in_place_tablespaces = on',
+	'max_prepared_transactions = 1');
 
 $node->safe_psql('postgres', q{
 	CREATE ROLE owner LOGIN CREATEDB;
@@ -184,6 +185,14 @@ $node->safe_psql('postgres', "SELECT pg_terminate_backend($pid)");
 like(wait_session_end($second), qr/terminating connection/, 'DROP is ended');
 delivers('a', 'ended');
 $session->quit;
+
+# a renaming that is prepared, and then goes on without us
+$session = session($node, 'postgres');
+$session->query_safe("BEGIN; ALTER DATABASE a RENAME TO prepared; PREPARE TRANSACTION 'rename'");
+$session->query_safe('BEGIN; SAVEPOINT a; SAVEPOINT b; SAVEPOINT c; COMMIT');
+$session->query_safe("ROLLBACK PREPARED 'rename'");
+$session->quit;
+delivers('a', 'prepared');
 
 $worker = worker_pid($node, 'a');
 like(as_role('owner', 'DROP DATABASE IF EXISTS nothing'), qr|does not exist, skipping|, 'DROP IF EXISTS');
