@@ -12,7 +12,7 @@
  *		queue.c		 then goes to the worker,
  *		worker.c	 which puts it
  *		ring.c		 where readers find it,
- *		reader.c	 with the SQL of read.c and position.c, if rights.c lets them;
+ *		reader.c	 with the SQL of read.c and snapshot.c, if rights.c lets them;
  *		notify.c	 and sends it to LISTEN channels.
  *
  * Words, each used for one thing only:

@@ -21,15 +21,6 @@
  * The same is done after an error: the turn is given up, and the next one
  * starts as a new worker would.
  *
- * Positions come from a sequence, a block at a time, and a block is flushed
- * to disk before the first of it is given; so none is given twice, whatever
- * happens.  The first block of each run of the server begins no lower than the
- * clock says, in microseconds.  So positions go on growing where the sequence
- * began anew, because the extension was dropped and created, and where it went
- * back, because the database was restored to an earlier time.  If the clock is
- * set back, the sequence rules.  (A block is worth a fifteenth of a second, so
- * that the sequence does not run ahead of the clock through many restarts.)
- *
  * Copyright (c) 2026, the ectowatch authors
  *
  *-------------------------------------------------------------------------
@@ -37,7 +28,6 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "commands/sequence.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -47,7 +37,6 @@
 #include "storage/sinval.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -57,16 +46,11 @@
 #include "ectowatch.h"
 #include "message.h"
 #include "notify.h"
+#include "positions.h"
 #include "slot.h"
 #include "spill.h"
 #include "watcher.h"
 #include "worker.h"
-
-/* Positions in a block: the increment of sequence ectowatch_positions. */
-#define POSITION_BLOCK		((uint64) 1 << 16)
-
-/* JSON parsers keep integers exact below this. */
-#define POSITION_MAX		((uint64) 1 << 53)
 
 /* How much is taken off the queue before notifications get their turn. */
 #define TAKE_MAX_BYTES		(1024 * 1024)
@@ -92,80 +76,6 @@ typedef struct Worker
 	bool		resuming;		/* the oldest batch may be in the ring */
 	TimestampTz notify_at;		/* not before that */
 } Worker;
-
-/* --- positions --- */
-
-/* Microseconds since 2000: below POSITION_MAX until the year 2285. */
-static uint64
-clock_position(void)
-{
-	return (uint64) GetCurrentTimestamp();
-}
-
-/*
- * Sees to it that there are n positions from next_position on.  False if the
- * extension is not there.
- */
-static bool
-worker_reserve_positions(Worker *worker, uint64 n)
-{
-	SlotProgress *progress = worker->progress;
-	uint64		end = pg_atomic_read_u64(&progress->position_end);
-	uint64		floor;
-	bool		first = pg_atomic_read_u64(&progress->run_start) == 0;
-	MemoryContext context = CurrentMemoryContext;
-	Oid			sequence;
-
-	if (!first && end - worker->next_position >= n)
-		return true;
-
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	sequence = watcher_positions_oid();
-	if (!OidIsValid(sequence))
-	{
-		AbortCurrentTransaction();
-		MemoryContextSwitchTo(context);
-		return false;
-	}
-
-	floor = first ? clock_position() : end;
-	while (first || end - worker->next_position < n)
-	{
-		uint64		start = (uint64) nextval_internal(sequence, false);
-
-		if (start < floor)
-		{
-			start = floor;
-			DirectFunctionCall2(setval_oid, ObjectIdGetDatum(sequence),
-								Int64GetDatum((int64) start));
-		}
-		if (start + POSITION_BLOCK >= POSITION_MAX)
-			ereport(ERROR,
-					(errcode(ERRCODE_SEQUENCE_GENERATOR_LIMIT_EXCEEDED),
-					 errmsg("ectowatch has no more positions")));
-		if (start != end)
-			worker->next_position = start;
-		end = floor = start + POSITION_BLOCK;
-		first = false;
-	}
-
-	/* synchronous_commit is off, but a position may not be given twice */
-	ForceSyncCommit();
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(context);
-
-	pg_atomic_write_u64(&progress->position_end, end);
-	if (pg_atomic_read_u64(&progress->run_start) == 0)
-	{
-		pg_atomic_write_u64(&progress->newest_position,
-							worker->next_position - 1);
-		pg_write_barrier();
-		pg_atomic_write_u64(&progress->run_start, worker->next_position);
-		ConditionVariableBroadcast(slot_changed(worker->slot));
-	}
-	return true;
-}
 
 /* --- the ring --- */
 
@@ -226,8 +136,9 @@ worker_entry(Worker *worker, const Change *change)
 static void
 worker_show(Worker *worker)
 {
-	pg_atomic_write_u64(&worker->progress->newest_position,
-						worker->next_position - 1);
+	if (worker->next_position > 0)
+		pg_atomic_write_u64(&worker->progress->newest_position,
+							worker->next_position - 1);
 	ring_publish(&worker->writer);
 }
 
@@ -421,7 +332,7 @@ worker_append_lost(Worker *worker)
 		}
 		if (def != NULL)
 		{
-			if (!worker_reserve_positions(worker, lost))
+			if (!positions_reserve(worker->slot, &worker->next_position, lost))
 				return;			/* dropped just now; they are all gone */
 			worker->now = GetCurrentTimestamp();
 			worker_append_gap(worker, def, NULL, lost, "queue_full");
@@ -446,7 +357,8 @@ worker_append_unread(Worker *worker, const Batch *batch, uint64 changes)
 	List	   *watchers = worker_watchers();
 	ListCell   *lc;
 
-	if (!worker_reserve_positions(worker, list_length(watchers)))
+	if (!positions_reserve(worker->slot, &worker->next_position,
+						   list_length(watchers)))
 		return;
 	add_u64(&worker->progress->lost, changes);
 	foreach(lc, watchers)
@@ -577,7 +489,8 @@ worker_append_batch(Worker *worker, const Batch *batch)
 	 * Its transaction saw the extension.  If it is not there, it was dropped
 	 * since, with all watchers: there is nobody to tell.
 	 */
-	if (!worker_reserve_positions(worker, Max(batch->nchanges - done, 1)))
+	if (!positions_reserve(worker->slot, &worker->next_position,
+						   Max(batch->nchanges - done, 1)))
 		ereport(LOG,
 				(errmsg("ectowatch drops %u changes, because the extension was dropped",
 						batch->nchanges - done)));
@@ -664,7 +577,7 @@ worker_turn(Worker *worker)
 	long		wait = -1;
 
 	/* who asks for a position need not wait for the first change */
-	(void) worker_reserve_positions(worker, 1);
+	(void) positions_reserve(worker->slot, &worker->next_position, 1);
 
 	more = worker_take(worker);
 	if (notify_has_work(worker->slot))

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
- * position.c
- *	  ectowatch_position(): where to begin reading.
+ * snapshot.c
+ *	  ectowatch_position(): where in the ring a snapshot stands.
  *
  * The newest position such that all changes up to it are visible to the
  * caller's snapshot: who copies a table with that snapshot, and then reads
