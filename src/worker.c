@@ -234,7 +234,10 @@ worker_keep_listeners_up(Worker *worker)
 		   pg_atomic_read_u64(&worker->progress->notify_offset) > limit)
 	{
 		if (pg_atomic_read_u32(blocked) == 0 || worker_notify_is_due(worker))
+		{
+			worker_publish(worker);
 			worker_notify(worker);
+		}
 		if (pg_atomic_read_u32(blocked) != 0)
 			break;
 		CHECK_FOR_INTERRUPTS();
@@ -532,7 +535,6 @@ worker_take(Worker *worker)
 		{
 			bytes += batch.len;
 			worker_append_batch(worker, &batch);
-			worker_publish(worker);
 			worker_keep_listeners_up(worker);
 		}
 		else if (state == BATCH_ABORTED)
@@ -546,6 +548,8 @@ worker_take(Worker *worker)
 			break;
 		}
 	}
+	if (bytes > 0)
+		worker_publish(worker);
 
 	/* later than the commits that it is about: who asks anew sees them */
 	if (slot_has_lost(worker->slot))
