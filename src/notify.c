@@ -15,8 +15,8 @@
  *
  * To commit, NOTIFY takes a lock that every transaction takes that notifies,
  * and keeps until it has committed, which may be long where that waits for a
- * standby.  The worker waits for it no longer than 10 ms,
- * so that the ring goes on, and tries again a little later.
+ * standby.  The worker waits for it no longer than 10 ms, so that the ring goes
+ * on, and tries again a little later.
  *
  * While NOTIFY's own queue is more than a tenth full, because some client
  * does not read, nothing is sent: were it to fill up, commits of users'
@@ -152,7 +152,7 @@ forget_skipped(Slot *slot)
 		slot_watcher(slot, i)->gap_changes = 0;
 }
 
-/* 
+/*
  * One message; before a watcher's first, that a restart may have cost some.
  * 'attempt' tells this transaction from one that failed.
  */

@@ -108,7 +108,7 @@ worker_resume(Worker *worker)
 
 /*
  * The entry of a change's watcher, which is taken over from a former one.
- * Ids begin anew when the extension is created again, so the name counts too.
+ * The name counts too: a restored dump can bring ids that others have had.
  */
 static SlotWatcher *
 worker_entry(Worker *worker, const Change *change)
