@@ -34,10 +34,20 @@ CREATE TABLE ectowatch_registry (
     relation regclass NOT NULL,
     event text NOT NULL,
     label text,
+    application text,
     trigger_columns text[] NOT NULL,
     extra_columns text[] NOT NULL,
+    condition text,
     key_columns text[] NOT NULL,
     key_given boolean NOT NULL,
+    column_map text[] NOT NULL,
+    old_values boolean NOT NULL,
+    delivery text NOT NULL,
+    bulk_threshold integer,
+    throttle integer,
+    envelope boolean NOT NULL,
+    replicated boolean NOT NULL,
+    debug boolean NOT NULL,
     run bigint NOT NULL,
     CONSTRAINT ectowatch_registry_pkey PRIMARY KEY (id),
     CONSTRAINT ectowatch_registry_name_key UNIQUE (name)
@@ -66,11 +76,41 @@ CREATE FUNCTION ectowatch_watch(
     label text DEFAULT NULL,
     trigger_columns text[] DEFAULT NULL,
     extra_columns text[] DEFAULT NULL,
-    key_columns text[] DEFAULT NULL
+    condition text DEFAULT NULL,
+    key_columns text[] DEFAULT NULL,
+    column_map jsonb DEFAULT NULL,
+    old_values boolean DEFAULT NULL,
+    delivery text DEFAULT NULL,
+    bulk_threshold integer DEFAULT NULL,
+    throttle interval DEFAULT NULL,
+    envelope boolean DEFAULT NULL,
+    replicated boolean DEFAULT NULL,
+    debug boolean DEFAULT NULL
 ) RETURNS text
     LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION ectowatch_watch(regclass, text, text, text[], text[], text[]) IS
+COMMENT ON FUNCTION ectowatch_watch(regclass, text, text, text[], text[], text,
+    text[], jsonb, boolean, text, integer, interval, boolean, boolean, boolean) IS
 'create or replace a watcher of a table; returns its name, which is the channel to LISTEN to';
+
+CREATE FUNCTION ectowatch_alter(
+    watcher text,
+    trigger_columns text[] DEFAULT NULL,
+    extra_columns text[] DEFAULT NULL,
+    condition text DEFAULT NULL,
+    key_columns text[] DEFAULT NULL,
+    column_map jsonb DEFAULT NULL,
+    old_values boolean DEFAULT NULL,
+    delivery text DEFAULT NULL,
+    bulk_threshold integer DEFAULT NULL,
+    throttle interval DEFAULT NULL,
+    envelope boolean DEFAULT NULL,
+    replicated boolean DEFAULT NULL,
+    debug boolean DEFAULT NULL
+) RETURNS void
+    LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION ectowatch_alter(text, text[], text[], text,
+    text[], jsonb, boolean, text, integer, interval, boolean, boolean, boolean) IS
+'change options of a watcher, and leave those that are not named as they are';
 
 CREATE FUNCTION ectowatch_unwatch(watcher text) RETURNS void
     LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME';
@@ -138,9 +178,20 @@ CREATE VIEW ectowatch_watchers AS
            r.relation,
            r.event,
            r.label,
+           r.application,
            r.key_columns,
            r.trigger_columns,
            r.extra_columns,
+           r.condition,
+           pg_catalog.jsonb_object(r.column_map) AS column_map,
+           r.old_values,
+           r.delivery,
+           r.bulk_threshold,
+           pg_catalog.make_interval(secs =>
+               r.throttle OPERATOR(pg_catalog./) 1000::double precision) AS throttle,
+           r.envelope,
+           r.replicated,
+           r.debug,
            ARRAY(SELECT t.tgname::text
                  FROM pg_catalog.pg_trigger t
                  WHERE t.tgrelid OPERATOR(pg_catalog.=) r.relation

@@ -39,7 +39,8 @@ SELECT event, label, trigger_columns, extra_columns, key_columns
 FROM ectowatch_watchers WHERE watcher = 'user_renamed';
 
 -- a label without trigger_columns is just a name; {} is as NULL
-SELECT ectowatch_watch('users', 'updated', 'user_touched', '{}', '{}', '{}');
+SELECT ectowatch_watch('users', 'updated', 'user_touched', '{}', '{}',
+                       key_columns => '{}');
 -- trigger_columns are for updates, which 'changed' has
 SELECT ectowatch_watch('users', 'changed', 'role_changed', '{role_id}');
 -- the same label for another event would be the same name: see watch_errors
@@ -51,7 +52,7 @@ WHERE label IS NOT NULL ORDER BY watcher;
 --
 SELECT xmin AS before FROM ectowatch_registry WHERE name = 'user_renamed' \gset
 SELECT ectowatch_watch('users', 'updated', 'user_renamed', '{name}',
-                       '{name,role_id}', '{id}');
+                       '{name,role_id}', key_columns => '{id}');
 SELECT xmin = :'before' AS unchanged FROM ectowatch_registry
 WHERE name = 'user_renamed';
 

@@ -96,6 +96,22 @@ key_differs(const WatcherPlan *watcher, TriggerData *trigdata)
 	return false;
 }
 
+/* What all changes of a watcher have in common. */
+static ChangeParts
+capture_parts(const WatcherDef *def, Oid origin, const char *origin_name)
+{
+	ChangeParts parts = {0};
+
+	parts.watcher = def->id;
+	parts.relation = origin;
+	parts.delivery = def->delivery;
+	parts.flags = watcher_flags(def);
+	parts.name = def->name;
+	parts.relation_name = origin_name;
+	parts.throttle = def->throttle;
+	return parts;
+}
+
 /* Adds the change of one row for one watcher. */
 static void
 capture_row(const TriggerPlan *plan, const WatcherPlan *watcher,
@@ -104,8 +120,7 @@ capture_row(const TriggerPlan *plan, const WatcherPlan *watcher,
 	bool		is_heap = trigdata->tg_relation->rd_rel->relam == HEAP_TABLE_AM_OID;
 	HeapTuple	tuple = trigdata->tg_trigtuple;
 	TupleTableSlot *row = trigdata->tg_trigslot;
-	int			flags = (watcher->fresh ? CHANGE_FRESH : 0) |
-		(watcher->foreign_json ? CHANGE_FOREIGN_JSON : 0);
+	int			flags = watcher->flags;
 	StringInfoData values;
 	StringInfoData old;
 	uint32		keys_len;
@@ -128,8 +143,7 @@ capture_row(const TriggerPlan *plan, const WatcherPlan *watcher,
 	initStringInfo(&values);
 	if (!message_append_values(&values, row,
 							   watcher->columns, watcher->ncolumns,
-							   watcher->nkeys, &keys_len) ||
-		watcher->incomplete)
+							   watcher->nkeys, &keys_len))
 		flags |= CHANGE_PARTIAL;
 
 	version.key = hash_of_key(values.data, keys_len);
@@ -146,47 +160,36 @@ capture_row(const TriggerPlan *plan, const WatcherPlan *watcher,
 									 watcher->columns, watcher->nkeys,
 									 watcher->nkeys, &old_keys_len);
 		left.key = hash_of_key(old.data, old_keys_len);
-		pending_moved(watcher->id, &left);
+		pending_moved(watcher->def->id, &left);
 	}
 
-	parts.watcher = watcher->id;
-	parts.relation = plan->origin;
+	parts = capture_parts(watcher->def, plan->origin, plan->origin_name);
 	parts.type = type;
 	parts.flags = flags;
-	parts.name = watcher->name;
-	parts.relation_name = plan->origin_name;
 	parts.ncolumns = watcher->ncolumns;
 	parts.columns = watcher->origin_columns;
 	parts.values = values.data;
 	parts.values_len = values.len;
 	parts.keys_len = keys_len;
+	parts.nkeys = watcher->nkeys;
 	parts.old = old.data;
 	parts.old_len = old.len;
+	parts.old_shown = old.len;
 
 	/* of a row whose key cannot be told, nothing can be remembered */
 	pending_add(change_make(&parts), keys_len > 1 ? &version : NULL);
 }
 
 static void
-capture_truncate(ChangeParts *parts)
+capture_truncate(const TriggerPlan *plan, const WatcherPlan *watcher)
 {
-	parts->type = CHANGE_TRUNCATED;
-	pending_add(change_make(parts), NULL);
-}
+	ChangeParts parts = capture_parts(watcher->def, plan->origin,
+									  plan->origin_name);
 
-static void
-capture_truncate_by_plan(const TriggerPlan *plan, const WatcherPlan *watcher)
-{
-	ChangeParts parts = {0};
-
-	parts.watcher = watcher->id;
-	parts.relation = plan->origin;
-	parts.flags = watcher->fresh ? CHANGE_FRESH : 0;
-	parts.name = watcher->name;
-	parts.relation_name = plan->origin_name;
+	parts.type = CHANGE_TRUNCATED;
 	parts.ncolumns = watcher->ncolumns;
 	parts.columns = watcher->origin_columns;
-	capture_truncate(&parts);
+	pending_add(change_make(&parts), NULL);
 }
 
 void
@@ -197,18 +200,15 @@ capture_partition_truncated(Oid origin)
 	foreach(lc, watcher_list(origin))
 	{
 		WatcherDef *def = lfirst(lc);
-		ChangeParts parts = {0};
+		ChangeParts parts;
 
 		if (!(def->events & EVENT_TRUNCATED))
 			continue;
 		pending_forget_rows();
-		parts.watcher = def->id;
-		parts.relation = origin;
-		parts.flags = def->run == slot_run() ? CHANGE_FRESH : 0;
-		parts.name = def->name;
-		parts.relation_name = watcher_relation_name(origin);
+		parts = capture_parts(def, origin, watcher_relation_name(origin));
+		parts.type = CHANGE_TRUNCATED;
 		parts.columns = watcher_columns(def, &parts.ncolumns);
-		capture_truncate(&parts);
+		pending_add(change_make(&parts), NULL);
 	}
 }
 
@@ -307,7 +307,7 @@ ectowatch_capture(PG_FUNCTION_ARGS)
 		if (per_row)
 			capture_row(plan, &plan->watchers[i], type, trigdata);
 		else
-			capture_truncate_by_plan(plan, &plan->watchers[i]);
+			capture_truncate(plan, &plan->watchers[i]);
 	}
 	return PointerGetDatum(NULL);
 }

@@ -9,6 +9,8 @@
  */
 #include "postgres.h"
 
+#include "common/hashfn.h"
+
 #include "change.h"
 #include "ectowatch.h"
 
@@ -40,19 +42,24 @@ change_make(const ChangeParts *parts)
 	head.watcher = parts->watcher;
 	head.relation = parts->relation;
 	head.type = parts->type;
+	head.delivery = parts->delivery;
 	head.flags = parts->flags;
 	head.ncolumns = parts->ncolumns;
+	head.nkeys = parts->nkeys;
 	head.name_len = strlen(parts->name);
 	head.relation_len = strlen(relation);
 	head.values_len = parts->values ? parts->values_len : 2;
 	head.keys_len = parts->values ? parts->keys_len : 1;
 	head.old_len = parts->old ? parts->old_len : 0;
+	head.old_shown = parts->old ? parts->old_shown : 0;
+	head.context_len = parts->context ? parts->context_len : 0;
+	head.throttle = parts->throttle;
 	Assert(head.name_len < NAMEDATALEN);
 
 	size = MAXALIGN(offsetof(Change, columns) +
 					head.ncolumns * sizeof(AttrNumber) +
 					head.name_len + head.relation_len +
-					head.values_len + head.old_len);
+					head.values_len + head.old_len + head.context_len);
 	head.size = size;
 	change = palloc(size);
 
@@ -67,7 +74,27 @@ change_make(const ChangeParts *parts)
 	memcpy(change_values(change), values, head.values_len);
 	if (head.old_len > 0)
 		memcpy(change_old(change), parts->old, head.old_len);
+	if (head.context_len > 0)
+		memcpy(change_context(change), parts->context, head.context_len);
 	return change;
+}
+
+/* Old values that are not shown do not make a change another one. */
+uint64
+change_digest(const Change *change)
+{
+	Change		head = *change;
+	uint64		digest;
+
+	head.size = head.old_len = 0;
+	digest = hash_bytes_extended((const unsigned char *) &head,
+								 offsetof(Change, columns), 0);
+	digest = hash_bytes_extended((const unsigned char *) change->columns,
+								 change_old(change) - (char *) change->columns +
+								 change->old_shown, digest);
+	digest = hash_bytes_extended((const unsigned char *) change_context(change),
+								 change->context_len, digest);
+	return digest + (digest == 0);
 }
 
 const char *
@@ -83,10 +110,14 @@ change_type_name(ChangeType type)
 			return "deleted";
 		case CHANGE_TRUNCATED:
 			return "truncated";
+		case CHANGE_BULK:
+			return "bulk";
 		case CHANGE_GAP:
 			return "gap";
 		case CHANGE_ENDED:
 			return "ended";
+		case CHANGE_NOTIFY:
+			return "notify";
 	}
 	return "unknown";			/* keep the compiler quiet */
 }

@@ -5,10 +5,15 @@
  *
  * A change names its watcher and relation itself, so that whoever reads it
  * needs no catalog.  It has the numbers of the columns that it shows, in the
- * watched relation, because rights to read them are rights to read it.  Its
- * values are finished JSON, in which the key's columns come first: the part up
- * to 'keys_len', closed by a brace, is what is sent where the whole does not
- * fit.
+ * watched relation, because rights to read them are rights to read it.  How it
+ * is to be sent it says itself, too.  Its values are finished JSON, in which the
+ * key's columns come first: the part up to 'keys_len', closed by a brace, is
+ * what is sent where the whole does not fit.
+ *
+ * The old values of an update are those of the key, if that changed, and then
+ * those of other columns that changed, so that channels which are narrowed to
+ * them can be found.  Readers are shown the part up to 'old_shown', closed by a
+ * brace.
  *
  * Copyright (c) 2026, the ectowatch authors
  *
@@ -25,9 +30,20 @@ typedef enum ChangeType
 	CHANGE_UPDATED,
 	CHANGE_DELETED,
 	CHANGE_TRUNCATED,
+	CHANGE_BULK,				/* stands for many of one transaction */
 	CHANGE_GAP,					/* others are missing */
-	CHANGE_ENDED				/* the watcher was removed */
+	CHANGE_ENDED,				/* the watcher was removed */
+	CHANGE_NOTIFY				/* a payload for a channel, of no watcher */
 } ChangeType;
+
+/* How the changes of a watcher go to channels. */
+typedef enum ChangeDelivery
+{
+	DELIVERY_EACH,				/* a message for each */
+	DELIVERY_PACKED,			/* as many in a message as fit */
+	DELIVERY_DOORBELL,			/* a message that there are some */
+	DELIVERY_NONE				/* not at all: to the ring only */
+} ChangeDelivery;
 
 /*
  * Values are missing, because they were too long, could not be rendered, or
@@ -41,21 +57,30 @@ typedef enum ChangeType
 /* The values hold JSON that others wrote, which jsonb may not take. */
 #define CHANGE_FOREIGN_JSON	0x04
 
+/* What happens to it goes to the server log. */
+#define CHANGE_DEBUG		0x08
+
 typedef struct Change
 {
 	uint32		size;			/* of the whole, a multiple of 8 */
 	uint32		watcher;		/* id */
 	Oid			relation;
 	uint8		type;			/* ChangeType */
-	uint8		flags;
+	uint8		delivery;		/* ChangeDelivery */
+	uint16		flags;
 	uint16		ncolumns;
+	uint16		nkeys;			/* the first members of values are the key */
 	uint16		name_len;
 	uint16		relation_len;
 	uint32		keys_len;
 	uint32		values_len;
 	uint32		old_len;		/* 0: no old values */
+	uint32		old_shown;		/* 0: none is shown */
+	uint32		context_len;	/* 0: no context */
+	uint32		throttle;		/* ms between messages of a key; 0: none */
 	AttrNumber	columns[FLEXIBLE_ARRAY_MEMBER];	/* then, as text, name,
-												 * relation, values, old */
+												 * relation, values, old,
+												 * context */
 } Change;
 
 /* The parts, none of which is terminated. */
@@ -63,16 +88,18 @@ typedef struct Change
 #define change_relation(c)	(change_name(c) + (c)->name_len)
 #define change_values(c)	(change_relation(c) + (c)->relation_len)
 #define change_old(c)		(change_values(c) + (c)->values_len)
+#define change_context(c)	(change_old(c) + (c)->old_len)
 
 /* About the longest change that is carried; beyond it one becomes partial. */
 extern uint32 change_max_size(void);
 
-/* A change in parts. */
+/* A change in parts; what is zero is not there. */
 typedef struct ChangeParts
 {
 	uint32		watcher;
 	Oid			relation;
 	ChangeType	type;
+	ChangeDelivery delivery;
 	int			flags;
 	const char *name;
 	const char *relation_name;	/* NULL: the relation is gone */
@@ -81,8 +108,13 @@ typedef struct ChangeParts
 	const char *values;			/* NULL: {} */
 	uint32		values_len;
 	uint32		keys_len;
-	const char *old;			/* NULL: none */
+	int			nkeys;
+	const char *old;
 	uint32		old_len;
+	uint32		old_shown;
+	const char *context;
+	uint32		context_len;
+	uint32		throttle;
 } ChangeParts;
 
 /*
@@ -90,6 +122,11 @@ typedef struct ChangeParts
  * memory.
  */
 extern Change *change_make(const ChangeParts *parts);
+
+/*
+ * A digest of what readers are shown of a change; never 0.
+ */
+extern uint64 change_digest(const Change *change);
 
 /* "inserted" and so on. */
 extern const char *change_type_name(ChangeType type);

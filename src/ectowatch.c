@@ -80,6 +80,9 @@ int			ectowatch_pending_memory = 16 * 1024;
 /* How long a call may wait for changes while it holds a snapshot. */
 int			ectowatch_max_wait = 10 * 1000;
 
+/* Whether what happens to changes goes to the server log. */
+bool		ectowatch_debug = false;
+
 static shmem_request_hook_type prev_shmem_request_hook;
 static shmem_startup_hook_type prev_shmem_startup_hook;
 static bool preloaded;
@@ -150,6 +153,12 @@ ectowatch_define_settings(void)
 							&ectowatch_max_wait,
 							10 * 1000, 0, INT_MAX, PGC_SUSET, GUC_UNIT_MS,
 							NULL, NULL, NULL);
+	DefineCustomBoolVariable("ectowatch.debug",
+							 "Logs what happens to watchers, changes and subscriptions.",
+							 "Option debug of a watcher does so for that one.",
+							 &ectowatch_debug,
+							 false, PGC_SUSET, 0,
+							 NULL, NULL, NULL);
 	MarkGUCPrefixReserved(ECTOWATCH_NAME);
 }
 

@@ -188,13 +188,14 @@ type_by_search_path(Oid type)
 }
 
 void
-message_column_init(MessageColumn *column, TupleDesc desc, AttrNumber attnum)
+message_column_init(MessageColumn *column, TupleDesc desc, AttrNumber attnum,
+					const char *name)
 {
 	Form_pg_attribute att = TupleDescAttr(desc, attnum - 1);
 	StringInfoData label;
 
 	initStringInfo(&label);
-	escape_json(&label, NameStr(att->attname));
+	escape_json(&label, name);
 	appendStringInfoChar(&label, ':');
 
 	column->attnum = attnum;

@@ -41,9 +41,12 @@ typedef struct MessageColumn
 	FmgrInfo	to_json;		/* for MESSAGE_JSON and MESSAGE_GUARDED */
 } MessageColumn;
 
-/* Prepares a column of a tuple descriptor; memory of the current context. */
+/*
+ * Prepares a column of a tuple descriptor, which has that name in messages;
+ * memory of the current context.
+ */
 extern void message_column_init(MessageColumn *column, TupleDesc desc,
-								AttrNumber attnum);
+								AttrNumber attnum, const char *name);
 
 /*
  * Appends {"a":1,...} of a row.  Returns false if values had to be left out,

@@ -365,9 +365,7 @@ pending_add(const Change *change, const RowVersion *version)
 		PendingRow *row;
 
 		key = pending_row_key(change->watcher, version);
-		digest = hash_bytes_extended((const unsigned char *) change,
-									 change->size, 0);
-		digest += digest == 0;
+		digest = change_digest(change);
 		row = rowhash_lookup(pending.rows, key);
 		if (row != NULL &&
 			(pending_is_late(row, version) || row->digest == digest))

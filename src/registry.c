@@ -46,6 +46,33 @@ registry_event(const char *event)
 	return 0;
 }
 
+static const char *const delivery_names[] = {
+	[DELIVERY_EACH] = "each",
+	[DELIVERY_PACKED] = "packed",
+	[DELIVERY_DOORBELL] = "doorbell",
+	[DELIVERY_NONE] = "none"
+};
+
+bool
+registry_delivery(const char *name, ChangeDelivery *delivery)
+{
+	for (int i = 0; i < (int) lengthof(delivery_names); i++)
+	{
+		if (strcmp(delivery_names[i], name) == 0)
+		{
+			*delivery = (ChangeDelivery) i;
+			return true;
+		}
+	}
+	return false;
+}
+
+const char *
+registry_delivery_name(ChangeDelivery delivery)
+{
+	return delivery_names[delivery];
+}
+
 int
 registry_compare(const ListCell *a, const ListCell *b)
 {
@@ -82,6 +109,39 @@ names_to_array(List *names)
 										   TYPALIGN_INT));
 }
 
+/* column_map, kept as {column, name, column, name, ...} */
+static List *
+map_from_array(Datum array)
+{
+	List	   *names = names_from_array(array);
+	List	   *map = NIL;
+
+	for (int i = 0; i + 1 < list_length(names); i += 2)
+	{
+		ColumnName *pair = palloc(sizeof(ColumnName));
+
+		pair->column = list_nth(names, i);
+		pair->name = list_nth(names, i + 1);
+		map = lappend(map, pair);
+	}
+	return map;
+}
+
+static Datum
+map_to_array(List *map)
+{
+	List	   *names = NIL;
+	ListCell   *lc;
+
+	foreach(lc, map)
+	{
+		ColumnName *pair = lfirst(lc);
+
+		names = lappend(lappend(names, pair->column), pair->name);
+	}
+	return names_to_array(names);
+}
+
 WatcherDef *
 registry_read(Relation registry, HeapTuple tuple)
 {
@@ -90,19 +150,36 @@ registry_read(Relation registry, HeapTuple tuple)
 	bool		nulls[Natts_registry];
 
 #define VALUE(column)	(values[Anum_registry_##column - 1])
+#define IS_NULL(column)	(nulls[Anum_registry_##column - 1])
 	heap_deform_tuple(tuple, RelationGetDescr(registry), values, nulls);
 	def->id = DatumGetUInt32(VALUE(id));
 	def->name = TextDatumGetCString(VALUE(name));
 	def->relation = DatumGetObjectId(VALUE(relation));
 	def->event = TextDatumGetCString(VALUE(event));
 	def->events = registry_event(def->event);
-	if (!nulls[Anum_registry_label - 1])
+	if (!IS_NULL(label))
 		def->label = TextDatumGetCString(VALUE(label));
+	if (!IS_NULL(application))
+		def->application = TextDatumGetCString(VALUE(application));
 	def->trigger_columns = names_from_array(VALUE(trigger_columns));
 	def->extra_columns = names_from_array(VALUE(extra_columns));
+	if (!IS_NULL(condition))
+		def->condition = TextDatumGetCString(VALUE(condition));
 	def->key_columns = names_from_array(VALUE(key_columns));
 	def->key_given = DatumGetBool(VALUE(key_given));
+	def->column_map = map_from_array(VALUE(column_map));
+	def->old_values = DatumGetBool(VALUE(old_values));
+	(void) registry_delivery(TextDatumGetCString(VALUE(delivery)),
+							 &def->delivery);
+	if (!IS_NULL(bulk_threshold))
+		def->bulk_threshold = DatumGetInt32(VALUE(bulk_threshold));
+	if (!IS_NULL(throttle))
+		def->throttle = DatumGetInt32(VALUE(throttle));
+	def->envelope = DatumGetBool(VALUE(envelope));
+	def->replicated = DatumGetBool(VALUE(replicated));
+	def->debug = DatumGetBool(VALUE(debug));
 	def->run = DatumGetInt64(VALUE(run));
+#undef IS_NULL
 #undef VALUE
 	return def;
 }
@@ -114,22 +191,35 @@ registry_form(Relation registry, const WatcherDef *def)
 	bool		nulls[Natts_registry] = {false};
 
 #define VALUE(column)	(values[Anum_registry_##column - 1])
+#define SET_UNLESS(is_null, column, value) \
+	do { \
+		nulls[Anum_registry_##column - 1] = (is_null); \
+		VALUE(column) = (is_null) ? (Datum) 0 : (value); \
+	} while (0)
 	VALUE(id) = UInt32GetDatum(def->id);
 	VALUE(name) = CStringGetTextDatum(def->name);
 	VALUE(relation) = ObjectIdGetDatum(def->relation);
 	VALUE(event) = CStringGetTextDatum(def->event);
-	if (def->label)
-		VALUE(label) = CStringGetTextDatum(def->label);
-	else
-	{
-		VALUE(label) = (Datum) 0;
-		nulls[Anum_registry_label - 1] = true;
-	}
+	SET_UNLESS(def->label == NULL, label, CStringGetTextDatum(def->label));
+	SET_UNLESS(def->application == NULL, application,
+			   CStringGetTextDatum(def->application));
 	VALUE(trigger_columns) = names_to_array(def->trigger_columns);
 	VALUE(extra_columns) = names_to_array(def->extra_columns);
+	SET_UNLESS(def->condition == NULL, condition,
+			   CStringGetTextDatum(def->condition));
 	VALUE(key_columns) = names_to_array(def->key_columns);
 	VALUE(key_given) = BoolGetDatum(def->key_given);
+	VALUE(column_map) = map_to_array(def->column_map);
+	VALUE(old_values) = BoolGetDatum(def->old_values);
+	VALUE(delivery) = CStringGetTextDatum(registry_delivery_name(def->delivery));
+	SET_UNLESS(def->bulk_threshold == 0, bulk_threshold,
+			   Int32GetDatum(def->bulk_threshold));
+	SET_UNLESS(def->throttle == 0, throttle, Int32GetDatum(def->throttle));
+	VALUE(envelope) = BoolGetDatum(def->envelope);
+	VALUE(replicated) = BoolGetDatum(def->replicated);
+	VALUE(debug) = BoolGetDatum(def->debug);
 	VALUE(run) = Int64GetDatum(def->run);
+#undef SET_UNLESS
 #undef VALUE
 	return heap_form_tuple(RelationGetDescr(registry), values, nulls);
 }

@@ -22,12 +22,22 @@
 #define Anum_registry_relation			3
 #define Anum_registry_event				4
 #define Anum_registry_label				5
-#define Anum_registry_trigger_columns	6
-#define Anum_registry_extra_columns		7
-#define Anum_registry_key_columns		8
-#define Anum_registry_key_given			9
-#define Anum_registry_run				10
-#define Natts_registry					10
+#define Anum_registry_application		6
+#define Anum_registry_trigger_columns	7
+#define Anum_registry_extra_columns		8
+#define Anum_registry_condition			9
+#define Anum_registry_key_columns		10
+#define Anum_registry_key_given			11
+#define Anum_registry_column_map		12
+#define Anum_registry_old_values		13
+#define Anum_registry_delivery			14
+#define Anum_registry_bulk_threshold	15
+#define Anum_registry_throttle			16
+#define Anum_registry_envelope			17
+#define Anum_registry_replicated		18
+#define Anum_registry_debug				19
+#define Anum_registry_run				20
+#define Natts_registry					20
 
 /* A row of the registry, in the current memory context. */
 extern WatcherDef *registry_read(Relation registry, HeapTuple tuple);
@@ -39,6 +49,10 @@ extern int	registry_compare(const ListCell *a, const ListCell *b);
  * The events that a name stands for; 0 if it stands for none.
  */
 extern int	registry_event(const char *event);
+
+/* "each" and so on; false if there is no such. */
+extern bool registry_delivery(const char *name, ChangeDelivery *delivery);
+extern const char *registry_delivery_name(ChangeDelivery delivery);
 
 /*
  * Add, replace (by id), or remove (by id) a row, and invalidate the watched

@@ -30,6 +30,8 @@ typedef struct RingRecord
 	uint32		index;			/* its place in the batch, from 0 */
 	uint32		span;			/* it stands for positions (position - span,
 								 * position]; 1 but for a gap */
+	uint32		of;				/* how many changes the batch has */
+	uint32		unused;
 } RingRecord;
 
 typedef enum RingResult

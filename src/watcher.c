@@ -177,21 +177,74 @@ plan_has_column(const WatcherPlan *plan, AttrNumber attnum)
 	return false;
 }
 
-/* Adds the columns that there are. */
+/* Adds a column, unless it is there already. */
 static void
+plan_add_column(WatcherPlan *plan, TupleDesc desc, AttrNumber attnum)
+{
+	const char *column = NameStr(TupleDescAttr(desc, attnum - 1)->attname);
+
+	if (!plan_has_column(plan, attnum))
+		message_column_init(&plan->columns[plan->ncolumns++], desc, attnum,
+							watcher_member_name(plan->def, column));
+}
+
+/* Adds the columns that there are; false if some of them are not. */
+static bool
 plan_add_columns(WatcherPlan *plan, TupleDesc desc, List *names)
 {
+	bool		complete = true;
 	ListCell   *lc;
 
+	if (watcher_wants_all(names))
+	{
+		for (int i = 0; i < desc->natts; i++)
+		{
+			if (!TupleDescAttr(desc, i)->attisdropped)
+				plan_add_column(plan, desc, i + 1);
+		}
+		return true;
+	}
 	foreach(lc, names)
 	{
 		AttrNumber	attnum = column_number(desc, lfirst(lc));
 
 		if (attnum == InvalidAttrNumber)
-			plan->incomplete = true;
-		else if (!plan_has_column(plan, attnum))
-			message_column_init(&plan->columns[plan->ncolumns++], desc, attnum);
+			complete = false;
+		else
+			plan_add_column(plan, desc, attnum);
 	}
+	return complete;
+}
+
+/* The columns of which one must differ; false if some of them are gone. */
+static bool
+plan_add_triggers(WatcherPlan *plan, TupleDesc desc, List *names)
+{
+	bool		complete = true;
+	bool		all = watcher_wants_all(names);
+	ListCell   *lc;
+
+	plan->triggers = palloc0((all ? desc->natts : list_length(names) + 1) *
+							 sizeof(MessageColumn));
+	for (int i = 0; all && i < desc->natts; i++)
+	{
+		if (!TupleDescAttr(desc, i)->attisdropped)
+			message_column_init(&plan->triggers[plan->ntriggers++], desc, i + 1,
+								NameStr(TupleDescAttr(desc, i)->attname));
+	}
+	foreach(lc, names)
+	{
+		AttrNumber	attnum = all ? InvalidAttrNumber :
+		column_number(desc, lfirst(lc));
+
+		/* if all of them have gone, every update is a change again */
+		if (attnum != InvalidAttrNumber)
+			message_column_init(&plan->triggers[plan->ntriggers++], desc, attnum,
+								lfirst(lc));
+		else if (!all)
+			complete = false;
+	}
+	return complete;
 }
 
 /*
@@ -249,18 +302,16 @@ plan_watcher(WatcherPlan *plan, const WatcherDef *def, Relation relation,
 {
 	TupleDesc	desc = RelationGetDescr(relation);
 	int			n = list_length(def->key_columns) +
-		list_length(def->extra_columns);
-	bool		trigger_gone = false;
-	ListCell   *lc;
+		Max(list_length(def->extra_columns), desc->natts);
+	bool		complete;
+	bool		triggers_complete;
 
 	memset(plan, 0, sizeof(*plan));
-	plan->id = def->id;
-	plan->name = def->name;
-	plan->fresh = def->run == slot_run();
+	plan->def = def;
 	plan->columns = palloc0((n + 1) * sizeof(MessageColumn));
-	plan_add_columns(plan, desc, def->key_columns);
+	complete = plan_add_columns(plan, desc, def->key_columns);
 	plan->nkeys = plan->ncolumns;
-	plan_add_columns(plan, desc, def->extra_columns);
+	complete = plan_add_columns(plan, desc, def->extra_columns) && complete;
 	plan->origin_columns = palloc((n + 1) * sizeof(AttrNumber));
 	for (int i = 0; i < plan->ncolumns; i++)
 	{
@@ -270,31 +321,24 @@ plan_watcher(WatcherPlan *plan, const WatcherDef *def, Relation relation,
 		plan->origin_columns[i] = RelationGetRelid(relation) == origin ? attnum :
 			get_attnum(origin, NameStr(TupleDescAttr(desc, attnum - 1)->attname));
 	}
-	for (int i = 0; i < plan->ncolumns; i++)
-		plan->foreign_json = plan->foreign_json || plan->columns[i].foreign_json;
-
-	plan->triggers = palloc0((list_length(def->trigger_columns) + 1) *
-							 sizeof(MessageColumn));
-	foreach(lc, def->trigger_columns)
-	{
-		AttrNumber	attnum = column_number(desc, lfirst(lc));
-
-		/* if all of them have gone, every update is a change again */
-		if (attnum == InvalidAttrNumber)
-			trigger_gone = true;
-		else
-			message_column_init(&plan->triggers[plan->ntriggers++], desc, attnum);
-	}
+	triggers_complete = plan_add_triggers(plan, desc, def->trigger_columns);
 	plan->key_unique = plan_key_is_unique(plan, relation, origin);
 
-	if (plan->incomplete)
+	plan->flags = watcher_flags(def) | (complete ? 0 : CHANGE_PARTIAL);
+	for (int i = 0; i < plan->ncolumns; i++)
+	{
+		if (plan->columns[i].foreign_json)
+			plan->flags |= CHANGE_FOREIGN_JSON;
+	}
+
+	if (!complete)
 		ereport(WARNING,
 				(errcode(ERRCODE_UNDEFINED_COLUMN),
 				 errmsg("watcher \"%s\" names a column that relation \"%s\" no longer has",
 						def->name, RelationGetRelationName(relation)),
 				 errdetail("Its messages come without that column, marked as partial."),
 				 errhint("Call ectowatch_watch() again with the columns that there are.")));
-	if (trigger_gone)
+	if (!triggers_complete)
 		ereport(WARNING,
 				(errcode(ERRCODE_UNDEFINED_COLUMN),
 				 errmsg("watcher \"%s\" names a trigger column that relation \"%s\" no longer has",
@@ -488,21 +532,127 @@ watcher_find(const char *name)
 	return NULL;
 }
 
-AttrNumber *
-watcher_columns(const WatcherDef *def, int *n)
+bool
+watcher_wants_all(List *columns)
 {
-	AttrNumber *columns = palloc((list_length(def->key_columns) +
-								  list_length(def->extra_columns) + 1) *
-								 sizeof(AttrNumber));
+	return list_length(columns) == 1 && strcmp(linitial(columns), "*") == 0;
+}
+
+const char *
+watcher_member_name(const WatcherDef *def, const char *column)
+{
 	ListCell   *lc;
 
-	*n = 0;
-	foreach(lc, list_concat_copy(def->key_columns, def->extra_columns))
+	foreach(lc, def->column_map)
+	{
+		ColumnName *pair = lfirst(lc);
+
+		if (strcmp(pair->column, column) == 0)
+			return pair->name;
+	}
+	return column;
+}
+
+static bool
+has_member(List *members, AttrNumber attnum)
+{
+	ListCell   *lc;
+
+	foreach(lc, members)
+	{
+		if (((WatcherMember *) lfirst(lc))->attnum == attnum)
+			return true;
+	}
+	return false;
+}
+
+/* Appends the member for a column, if that is there, and not a member yet. */
+static List *
+add_member(List *members, const WatcherDef *def, AttrNumber attnum)
+{
+	HeapTuple	tuple = SearchSysCacheAttNum(def->relation, attnum);
+
+	if (HeapTupleIsValid(tuple))
+	{
+		if (!has_member(members, attnum))
+		{
+			WatcherMember *member = palloc(sizeof(WatcherMember));
+			Form_pg_attribute att = (Form_pg_attribute) GETSTRUCT(tuple);
+
+			member->attnum = attnum;
+			member->column = pstrdup(NameStr(att->attname));
+			member->name = pstrdup(watcher_member_name(def, member->column));
+			members = lappend(members, member);
+		}
+		ReleaseSysCache(tuple);
+	}
+	return members;
+}
+
+static int
+relation_natts(Oid relation)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relation));
+	int			natts = 0;
+
+	if (HeapTupleIsValid(tuple))
+	{
+		natts = ((Form_pg_class) GETSTRUCT(tuple))->relnatts;
+		ReleaseSysCache(tuple);
+	}
+	return natts;
+}
+
+static List *
+add_members(List *members, const WatcherDef *def, List *columns)
+{
+	ListCell   *lc;
+
+	if (watcher_wants_all(columns))
+	{
+		int			natts = relation_natts(def->relation);
+
+		for (int i = 1; i <= natts; i++)
+			members = add_member(members, def, i);
+		return members;
+	}
+	foreach(lc, columns)
 	{
 		AttrNumber	attnum = get_attnum(def->relation, lfirst(lc));
 
 		if (attnum != InvalidAttrNumber)
-			columns[(*n)++] = attnum;
+			members = add_member(members, def, attnum);
 	}
+	return members;
+}
+
+List *
+watcher_members(const WatcherDef *def, int *nkeys)
+{
+	List	   *members = add_members(NIL, def, def->key_columns);
+
+	*nkeys = list_length(members);
+	return add_members(members, def, def->extra_columns);
+}
+
+AttrNumber *
+watcher_columns(const WatcherDef *def, int *n)
+{
+	int			nkeys;
+	List	   *members = watcher_members(def, &nkeys);
+	AttrNumber *columns = palloc((list_length(members) + 1) *
+								 sizeof(AttrNumber));
+	ListCell   *lc;
+
+	*n = 0;
+	foreach(lc, members)
+		columns[(*n)++] = ((WatcherMember *) lfirst(lc))->attnum;
 	return columns;
+}
+
+int
+watcher_flags(const WatcherDef *def)
+{
+	return (def->run == slot_run() ? CHANGE_FRESH : 0) |
+		(def->debug ? CHANGE_DEBUG : 0);
 }

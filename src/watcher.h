@@ -22,6 +22,13 @@
 #define EVENT_TRUNCATED		0x08
 #define EVENT_CHANGED		0x0F
 
+/* A column's name in messages. */
+typedef struct ColumnName
+{
+	char	   *column;
+	char	   *name;
+} ColumnName;
+
 /* A row of the registry. */
 typedef struct WatcherDef
 {
@@ -32,19 +39,36 @@ typedef struct WatcherDef
 	int			events;
 	char	   *event;			/* as the user calls them */
 	char	   *label;			/* or NULL */
-	List	   *trigger_columns;	/* of char *, as all columns */
-	List	   *extra_columns;
+	char	   *application;	/* that has declared it, or NULL */
+	List	   *trigger_columns;	/* of char *, as all columns; may be "*" */
+	List	   *extra_columns;	/* the same */
+	char	   *condition;		/* or NULL */
 	List	   *key_columns;	/* resolved: never empty, but for truncated */
 	bool		key_given;		/* by the user, not found */
+	List	   *column_map;		/* of ColumnName */
+	bool		old_values;
+	ChangeDelivery delivery;
+	int			bulk_threshold; /* 0: none */
+	uint32		throttle;		/* ms; 0: none */
+	bool		envelope;
+	bool		replicated;
+	bool		debug;
 	uint64		run;			/* of the server when it was made */
 } WatcherDef;
+
+/* A member of the values of a watcher's messages. */
+typedef struct WatcherMember
+{
+	AttrNumber	attnum;			/* in the watched relation */
+	char	   *column;
+	char	   *name;
+} WatcherMember;
 
 /* How one watcher renders rows of one relation. */
 typedef struct WatcherPlan
 {
-	uint32		id;
-	char	   *name;
-	bool		fresh;			/* CHANGE_FRESH */
+	const WatcherDef *def;
+	int			flags;			/* of its changes, as far as they are known */
 	bool		key_unique;
 	int			nkeys;			/* of columns[], the first ones */
 	int			ncolumns;
@@ -52,8 +76,6 @@ typedef struct WatcherPlan
 	AttrNumber *origin_columns; /* their numbers in the watched relation */
 	int			ntriggers;
 	MessageColumn *triggers;	/* columns of which one must differ */
-	bool		foreign_json;	/* CHANGE_FOREIGN_JSON */
-	bool		incomplete;		/* a column that it names is gone */
 } WatcherPlan;
 
 /* What one trigger has to do. */
@@ -90,8 +112,24 @@ extern List *watcher_list(Oid relation);
 /* Of one name, or NULL. */
 extern WatcherDef *watcher_find(const char *name);
 
-/* The numbers of the columns that a watcher delivers, if they are there. */
+/* Whether a list of columns is '{*}': all, whatever they are by now. */
+extern bool watcher_wants_all(List *columns);
+
+/* What a column is called in a watcher's messages. */
+extern const char *watcher_member_name(const WatcherDef *def,
+									   const char *column);
+
+/*
+ * What a watcher delivers by now, in order, the key first: a list of
+ * WatcherMember, of columns that are there.
+ */
+extern List *watcher_members(const WatcherDef *def, int *nkeys);
+
+/* Their numbers alone. */
 extern AttrNumber *watcher_columns(const WatcherDef *def, int *n);
+
+/* The flags that all of its changes have. */
+extern int	watcher_flags(const WatcherDef *def);
 
 /*
  * Removes watchers of a relation that is being dropped, and tells their

@@ -165,6 +165,7 @@ worker_append(Worker *worker, const Change *change, const Batch *batch,
 		record.xid = batch->xid;
 		record.horizon = batch->xid + 1;
 		record.committed_at = batch->committed_at;
+		record.of = batch->nchanges;
 	}
 	else
 	{

@@ -1,0 +1,214 @@
+/*-------------------------------------------------------------------------
+ *
+ * trigger.c
+ *	  Creating, finding and dropping the triggers of watched tables.
+ *
+ * All watchers of a table share one trigger per event.  It says nothing but
+ * the name of the capture function, so nothing depends on columns, and what
+ * watchers ask for can change without it.
+ *
+ * A trigger that no watcher needs any longer is dropped if its table, with all
+ * partitions, can be locked at once.  If not, it stays, and does nothing: DROP
+ * TRIGGER needs an AccessExclusiveLock, and while that waits, so do all
+ * writers.
+ *
+ * Copyright (c) 2026, the ectowatch authors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/dependency.h"
+#include "catalog/indexing.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_trigger.h"
+#include "commands/extension.h"
+#include "commands/sequence.h"
+#include "commands/trigger.h"
+#include "nodes/makefuncs.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+#include "capture.h"
+#include "ectowatch.h"
+#include "trigger.h"
+#include "watcher.h"
+
+/* Events in the order of their bits, with their triggers' type. */
+static const int event_trigger_type[] = {
+	TRIGGER_TYPE_INSERT,
+	TRIGGER_TYPE_UPDATE,
+	TRIGGER_TYPE_DELETE,
+	TRIGGER_TYPE_TRUNCATE
+};
+
+StaticAssertDecl(lengthof(event_trigger_type) == NEVENTS,
+				 "each event needs a trigger type");
+
+
+static Oid
+capture_function(void)
+{
+	Oid			schema = get_extension_schema(get_extension_oid(ECTOWATCH_NAME, false));
+	oidvector  *no_arguments = buildoidvector(NULL, 0);
+
+	return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid,
+						   CStringGetDatum(CAPTURE_FUNCTION),
+						   PointerGetDatum(no_arguments),
+						   ObjectIdGetDatum(schema));
+}
+
+/* AFTER and, but for TRUNCATE, FOR EACH ROW. */
+static int16
+trigger_type(int event)
+{
+	return event_trigger_type[event] | TRIGGER_TYPE_AFTER |
+		(event_trigger_type[event] == TRIGGER_TYPE_TRUNCATE ?
+		 TRIGGER_TYPE_STATEMENT : TRIGGER_TYPE_ROW);
+}
+
+/* Clones of a parent's trigger are the parent's. */
+int
+triggers_of(Oid relation, int events, Oid *triggers)
+{
+	Oid			function = capture_function();
+	Relation	pg_trigger = table_open(TriggerRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	int			found = 0;
+
+	ScanKeyInit(&key, Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(relation));
+	scan = systable_beginscan(pg_trigger, TriggerRelidNameIndexId, true, NULL,
+							  1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_trigger form = (Form_pg_trigger) GETSTRUCT(tuple);
+
+		/* none that somebody made otherwise: fewer columns, a condition */
+		if (form->tgfoid != function || OidIsValid(form->tgparentid) ||
+			form->tgattr.dim1 > 0 ||
+			!heap_attisnull(tuple, Anum_pg_trigger_tgqual, NULL))
+			continue;
+		for (int i = 0; i < NEVENTS; i++)
+		{
+			if ((events & (1 << i)) && form->tgtype == trigger_type(i))
+			{
+				found |= 1 << i;
+				if (triggers)
+					triggers[i] = form->oid;
+			}
+		}
+	}
+	systable_endscan(scan);
+	table_close(pg_trigger, AccessShareLock);
+	return found;
+}
+
+/*
+ * Creates the trigger for one event.  Its name sorts before others, so that
+ * what other triggers write comes later, and is unique in the database, so
+ * that a partition that has it can be attached anywhere.
+ */
+static void
+create_trigger(Oid relation, int event)
+{
+	Oid			sequence = get_relname_relid("ectowatch_trigger_ids",
+											 get_extension_schema(get_extension_oid(ECTOWATCH_NAME, false)));
+	char	   *schema = get_namespace_name(get_func_namespace(capture_function()));
+	CreateTrigStmt *stmt = makeNode(CreateTrigStmt);
+
+	stmt->trigname = psprintf("0_ectowatch_" INT64_FORMAT,
+							  nextval_internal(sequence, false));
+	stmt->relation = makeRangeVar(get_namespace_name(get_rel_namespace(relation)),
+								  get_rel_name(relation), -1);
+	stmt->funcname = list_make2(makeString(schema),
+								makeString(CAPTURE_FUNCTION));
+	stmt->row = TRIGGER_FOR_ROW(trigger_type(event));
+	stmt->timing = TRIGGER_TYPE_AFTER;
+	stmt->events = event_trigger_type[event];
+
+	(void) CreateTrigger(stmt, NULL, relation, InvalidOid, InvalidOid,
+						 InvalidOid, capture_function(),
+						 InvalidOid, NULL, false, false);
+	CommandCounterIncrement();
+}
+
+void
+triggers_create_missing(Oid relation, int events)
+{
+	int			missing = events & ~triggers_of(relation, events, NULL);
+
+	for (int i = 0; i < NEVENTS; i++)
+	{
+		if (missing & (1 << i))
+			create_trigger(relation, i);
+	}
+}
+
+/*
+ * Locks a relation and its partitions as DROP TRIGGER does, but waits for no
+ * one: if one of them is in use, none is locked.
+ */
+static bool
+lock_all_at_once(Oid relation)
+{
+	List	   *locked = NIL;
+	ListCell   *lc;
+
+	foreach(lc, find_all_inheritors(relation, NoLock, NULL))
+	{
+		if (!ConditionalLockRelationOid(lfirst_oid(lc), AccessExclusiveLock))
+		{
+			foreach(lc, locked)
+				UnlockRelationOid(lfirst_oid(lc), AccessExclusiveLock);
+			return false;
+		}
+		locked = lappend_oid(locked, lfirst_oid(lc));
+	}
+	return true;
+}
+
+void
+triggers_drop_idle(Oid relation)
+{
+	int			needed = 0;
+	Oid			triggers[NEVENTS];
+	int			idle;
+	ListCell   *lc;
+
+	foreach(lc, watcher_list(relation))
+		needed |= ((WatcherDef *) lfirst(lc))->events;
+	idle = triggers_of(relation, EVENT_CHANGED & ~needed, triggers);
+	if (idle == 0)
+		return;
+
+	if (!lock_all_at_once(relation))
+	{
+		ereport(NOTICE,
+				(errmsg("triggers of ectowatch stay on relation \"%s\"",
+						get_rel_name(relation)),
+				 errdetail("The table is in use. The triggers do nothing.")));
+		return;
+	}
+	for (int i = 0; i < NEVENTS; i++)
+	{
+		if (idle & (1 << i))
+		{
+			ObjectAddress address;
+
+			ObjectAddressSet(address, TriggerRelationId, triggers[i]);
+			performDeletion(&address, DROP_RESTRICT, 0);
+		}
+	}
+}

@@ -1,0 +1,35 @@
+/*-------------------------------------------------------------------------
+ *
+ * trigger.h
+ *	  Creating, finding and dropping the triggers of watched tables.
+ *
+ * Copyright (c) 2026, the ectowatch authors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ECTOWATCH_TRIGGER_H
+#define ECTOWATCH_TRIGGER_H
+
+/* Events that can have a trigger: the bits of EVENT_CHANGED, by number. */
+#define NEVENTS		4
+
+/*
+ * The events, of those given, for which a relation has a trigger of ours, as
+ * it has to be; with their OIDs, by number of the event, unless triggers is
+ * NULL.  Takes no lock on the relation.
+ */
+extern int	triggers_of(Oid relation, int events, Oid *triggers);
+
+/*
+ * Creates those that are missing.  The caller holds ShareRowExclusiveLock on
+ * the relation if there are any, and has checked its ownership.
+ */
+extern void triggers_create_missing(Oid relation, int events);
+
+/*
+ * Drops those for which there is no watcher any longer, if the relation and
+ * all of its partitions can be locked at once; else says that they stay.
+ */
+extern void triggers_drop_idle(Oid relation);
+
+#endif							/* ECTOWATCH_TRIGGER_H */
