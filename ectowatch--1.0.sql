@@ -123,6 +123,19 @@ CREATE FUNCTION ectowatch_unwatch(relation regclass, event text) RETURNS void
 COMMENT ON FUNCTION ectowatch_unwatch(regclass, text) IS
 'remove the watcher of a table and event that has no label';
 
+CREATE FUNCTION ectowatch_declare(
+    application text,
+    definitions jsonb,
+    cleanup boolean DEFAULT false,
+    OUT watcher text,
+    OUT relation regclass,
+    OUT event text,
+    OUT status text
+) RETURNS SETOF record
+    LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION ectowatch_declare(text, jsonb, boolean) IS
+'create or replace all watchers of an application, tell which others it has, and with cleanup remove those';
+
 --
 -- Reading
 --

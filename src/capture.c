@@ -14,6 +14,10 @@
  * made the versions.  Where it is not, rows cannot be told apart, and every
  * superseded version is passed over: its successor has come or is to come.
  *
+ * Beyond a watcher's bulk_threshold, and where ectowatch.mute is on, changes
+ * are counted only.  Of those under mute it is not asked whether the watcher
+ * would have wanted them, for that is what takes the time.
+ *
  * A write must never fail here but for want of memory.
  *
  * Copyright (c) 2026, the ectowatch authors
@@ -28,9 +32,11 @@
 #include "catalog/pg_am_d.h"
 #include "commands/trigger.h"
 #include "common/hashfn.h"
+#include "miscadmin.h"
 #include "utils/rel.h"
 
 #include "capture.h"
+#include "context.h"
 #include "ectowatch.h"
 #include "pending.h"
 #include "slot.h"
@@ -84,16 +90,59 @@ update_matches(const WatcherPlan *watcher, TriggerData *trigdata)
 	return watcher->ntriggers == 0;
 }
 
-static bool
-key_differs(const WatcherPlan *watcher, TriggerData *trigdata)
+/*
+ * The old values that go along with an update: all, if the watcher asks for
+ * them; else those of a changed key, and of other columns that changed, which
+ * are not shown, but say which narrowed channels the row has left.
+ */
+static void
+capture_old_values(StringInfo old, const WatcherPlan *watcher,
+				   TriggerData *trigdata, ChangeParts *parts, RowVersion left)
 {
-	for (int i = 0; i < watcher->nkeys; i++)
+	bool	   *wanted = palloc0(watcher->ncolumns * sizeof(bool));
+	bool		key_differs = false;
+	bool		any = false;
+	uint32		keys_len = 0;
+
+	for (int i = 0; i < watcher->ncolumns; i++)
 	{
-		if (message_column_differs(&watcher->columns[i],
-								   trigdata->tg_trigslot, trigdata->tg_newslot))
-			return true;
+		wanted[i] = message_column_differs(&watcher->columns[i],
+										   trigdata->tg_trigslot,
+										   trigdata->tg_newslot);
+		any = any || wanted[i];
+		key_differs = key_differs || (wanted[i] && i < watcher->nkeys);
 	}
-	return false;
+	for (int i = 0; i < watcher->ncolumns; i++)
+	{
+		/* a key is told as a whole */
+		if (watcher->def->old_values || (key_differs && i < watcher->nkeys))
+			wanted[i] = true;
+	}
+	if (any || watcher->def->old_values)
+	{
+		bool		complete = message_append_values(old, trigdata->tg_trigslot,
+													 watcher->columns,
+													 watcher->ncolumns, wanted,
+													 watcher->nkeys, &keys_len);
+
+		if (watcher->def->old_values && !complete)
+			parts->flags |= CHANGE_PARTIAL;
+		parts->old = old->data;
+		parts->old_len = old->len;
+		if (watcher->def->old_values)
+			parts->old_shown = old->len;
+		else if (key_differs)
+			parts->old_shown = keys_len;
+
+		/* the brace belongs to it where there is nothing else */
+		if ((int) parts->old_shown + 1 == old->len)
+			parts->old_shown = old->len;
+	}
+	if (key_differs)
+	{
+		left.key = hash_of_key(old->data, keys_len);
+		pending_moved(watcher->def->id, &left);
+	}
 }
 
 /* What all changes of a watcher have in common. */
@@ -112,6 +161,42 @@ capture_parts(const WatcherDef *def, Oid origin, const char *origin_name)
 	return parts;
 }
 
+/* The same of what one trigger has to do, with columns and context. */
+static ChangeParts
+capture_row_parts(const TriggerPlan *plan, const WatcherPlan *watcher,
+				  ChangeType type)
+{
+	ChangeParts parts = capture_parts(watcher->def, plan->origin,
+									  plan->origin_name);
+
+	parts.type = type;
+	parts.flags = watcher->flags;
+	parts.ncolumns = watcher->ncolumns;
+	parts.columns = watcher->origin_columns;
+	if (watcher->def->envelope)
+	{
+		bool		foreign;
+
+		parts.context = context_json(&foreign);
+		parts.context_len = strlen(parts.context);
+		if (foreign)
+			parts.flags |= CHANGE_FOREIGN_JSON;
+	}
+	return parts;
+}
+
+static void
+log_captured(const Change *change)
+{
+	if (!ectowatch_debug && !(change->flags & CHANGE_DEBUG))
+		return;
+	ereport(LOG,
+			(errmsg("ectowatch: process %d captured for watcher \"%.*s\": %s %.*s",
+					MyProcPid, change->name_len, change_name(change),
+					change_type_name(change->type),
+					(int) change->values_len, change_values(change))));
+}
+
 /* Adds the change of one row for one watcher. */
 static void
 capture_row(const TriggerPlan *plan, const WatcherPlan *watcher,
@@ -120,13 +205,11 @@ capture_row(const TriggerPlan *plan, const WatcherPlan *watcher,
 	bool		is_heap = trigdata->tg_relation->rd_rel->relam == HEAP_TABLE_AM_OID;
 	HeapTuple	tuple = trigdata->tg_trigtuple;
 	TupleTableSlot *row = trigdata->tg_trigslot;
-	int			flags = watcher->flags;
 	StringInfoData values;
 	StringInfoData old;
-	uint32		keys_len;
-	uint32		old_keys_len = 0;
 	RowVersion	version;
 	ChangeParts parts;
+	Change	   *change;
 
 	if (type == CHANGE_UPDATED)
 	{
@@ -140,56 +223,51 @@ capture_row(const TriggerPlan *plan, const WatcherPlan *watcher,
 		tuple_is_superseded(tuple))
 		return;
 
-	initStringInfo(&values);
-	if (!message_append_values(&values, row,
-							   watcher->columns, watcher->ncolumns,
-							   watcher->nkeys, &keys_len))
-		flags |= CHANGE_PARTIAL;
-
-	version.key = hash_of_key(values.data, keys_len);
-	version.command = is_heap && watcher->key_unique ?
-		tuple_command(tuple, type) : InvalidCommandId;
-
-	/* a changed key goes along with its old value */
-	initStringInfo(&old);
-	if (type == CHANGE_UPDATED && key_differs(watcher, trigdata))
+	parts = capture_row_parts(plan, watcher, type);
+	if (watcher->def->bulk_threshold > 0 &&
+		pending_is_over(watcher->def->id, watcher->def->bulk_threshold))
 	{
-		RowVersion	left = version;
-
-		(void) message_append_values(&old, trigdata->tg_trigslot,
-									 watcher->columns, watcher->nkeys,
-									 watcher->nkeys, &old_keys_len);
-		left.key = hash_of_key(old.data, old_keys_len);
-		pending_moved(watcher->def->id, &left);
+		pending_add_over(&parts);
+		return;
 	}
 
-	parts = capture_parts(watcher->def, plan->origin, plan->origin_name);
-	parts.type = type;
-	parts.flags = flags;
-	parts.ncolumns = watcher->ncolumns;
-	parts.columns = watcher->origin_columns;
+	initStringInfo(&values);
+	if (!message_append_values(&values, row,
+							   watcher->columns, watcher->ncolumns, NULL,
+							   watcher->nkeys, &parts.keys_len))
+		parts.flags |= CHANGE_PARTIAL;
 	parts.values = values.data;
 	parts.values_len = values.len;
-	parts.keys_len = keys_len;
 	parts.nkeys = watcher->nkeys;
-	parts.old = old.data;
-	parts.old_len = old.len;
-	parts.old_shown = old.len;
+
+	version.key = hash_of_key(values.data, parts.keys_len);
+	version.command = is_heap && watcher->key_unique ?
+		tuple_command(tuple, type) : InvalidCommandId;
+	if (type == CHANGE_UPDATED)
+	{
+		initStringInfo(&old);
+		capture_old_values(&old, watcher, trigdata, &parts, version);
+	}
 
 	/* of a row whose key cannot be told, nothing can be remembered */
-	pending_add(change_make(&parts), keys_len > 1 ? &version : NULL);
+	change = change_make(&parts);
+	pending_add(change, parts.keys_len > 1 ? &version : NULL);
+	log_captured(change);
 }
 
 static void
-capture_truncate(const TriggerPlan *plan, const WatcherPlan *watcher)
+capture_truncate(ChangeParts *parts)
 {
-	ChangeParts parts = capture_parts(watcher->def, plan->origin,
-									  plan->origin_name);
+	Change	   *change;
 
-	parts.type = CHANGE_TRUNCATED;
-	parts.ncolumns = watcher->ncolumns;
-	parts.columns = watcher->origin_columns;
-	pending_add(change_make(&parts), NULL);
+	if (ectowatch_mute)
+	{
+		pending_add_muted(parts);
+		return;
+	}
+	change = change_make(parts);
+	pending_add(change, NULL);
+	log_captured(change);
 }
 
 void
@@ -208,7 +286,7 @@ capture_partition_truncated(Oid origin)
 		parts = capture_parts(def, origin, watcher_relation_name(origin));
 		parts.type = CHANGE_TRUNCATED;
 		parts.columns = watcher_columns(def, &parts.ncolumns);
-		pending_add(change_make(&parts), NULL);
+		capture_truncate(&parts);
 	}
 }
 
@@ -304,10 +382,19 @@ ectowatch_capture(PG_FUNCTION_ARGS)
 	/* the caller's context is emptied after each row */
 	for (int i = 0; i < plan->nwatchers; i++)
 	{
+		const WatcherPlan *watcher = &plan->watchers[i];
+		ChangeParts parts;
+
+		if (per_row && !ectowatch_mute)
+		{
+			capture_row(plan, watcher, type, trigdata);
+			continue;
+		}
+		parts = capture_row_parts(plan, watcher, type);
 		if (per_row)
-			capture_row(plan, &plan->watchers[i], type, trigdata);
+			pending_add_muted(&parts);
 		else
-			capture_truncate(plan, &plan->watchers[i]);
+			capture_truncate(&parts);
 	}
 	return PointerGetDatum(NULL);
 }

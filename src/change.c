@@ -54,6 +54,7 @@ change_make(const ChangeParts *parts)
 	head.old_shown = parts->old ? parts->old_shown : 0;
 	head.context_len = parts->context ? parts->context_len : 0;
 	head.throttle = parts->throttle;
+	head.count = parts->count;
 	Assert(head.name_len < NAMEDATALEN);
 
 	size = MAXALIGN(offsetof(Change, columns) +

@@ -78,6 +78,8 @@ typedef struct Change
 	uint32		old_shown;		/* 0: none is shown */
 	uint32		context_len;	/* 0: no context */
 	uint32		throttle;		/* ms between messages of a key; 0: none */
+	uint32		count;			/* of a bulk, or a gap that a backend made:
+								 * changes that it stands for */
 	AttrNumber	columns[FLEXIBLE_ARRAY_MEMBER];	/* then, as text, name,
 												 * relation, values, old,
 												 * context */
@@ -115,6 +117,7 @@ typedef struct ChangeParts
 	const char *context;
 	uint32		context_len;
 	uint32		throttle;
+	uint32		count;
 } ChangeParts;
 
 /*

@@ -53,6 +53,7 @@
 #include "utils/guc.h"
 #include "utils/wait_event.h"
 
+#include "context.h"
 #include "ddl.h"
 #include "ectowatch.h"
 #include "launcher.h"
@@ -79,6 +80,9 @@ int			ectowatch_pending_memory = 16 * 1024;
 
 /* How long a call may wait for changes while it holds a snapshot. */
 int			ectowatch_max_wait = 10 * 1000;
+
+/* Whether this session's writes are kept from being captured. */
+bool		ectowatch_mute = false;
 
 /* Whether what happens to changes goes to the server log. */
 bool		ectowatch_debug = false;
@@ -153,6 +157,13 @@ ectowatch_define_settings(void)
 							&ectowatch_max_wait,
 							10 * 1000, 0, INT_MAX, PGC_SUSET, GUC_UNIT_MS,
 							NULL, NULL, NULL);
+	context_init();
+	DefineCustomBoolVariable("ectowatch.mute",
+							 "Captures no changes of this session, or transaction.",
+							 "Watchers of the tables that it writes get a gap with their number.",
+							 &ectowatch_mute,
+							 false, PGC_SUSET, 0,
+							 NULL, NULL, NULL);
 	DefineCustomBoolVariable("ectowatch.debug",
 							 "Logs what happens to watchers, changes and subscriptions.",
 							 "Option debug of a watcher does so for that one.",

@@ -41,6 +41,7 @@
 #include "utils/uuid.h"
 #include "utils/xml.h"
 
+#include "context.h"
 #include "message.h"
 
 /*
@@ -112,12 +113,12 @@ output_settings_fixed(void)
 
 /*
  * A half of a change is for the values, a half for the old ones, but for what
- * the rest takes: names, and the numbers of up to 1600 columns.
+ * the rest takes: names, context, and the numbers of up to 1600 columns.
  */
 static uint32
 message_max_values(void)
 {
-	return change_max_size() / 2 - 2048;
+	return (change_max_size() - CONTEXT_MAX_SIZE) / 2 - 2048;
 }
 
 /* Whether to_json() would use a cast, which is somebody's function. */
@@ -361,9 +362,10 @@ append_value(StringInfo out, MessageColumn *column, Datum value)
 	return false;				/* keep the compiler quiet */
 }
 
+/* All of them, or those which 'wanted' is true of. */
 static bool
 append_columns(StringInfo out, TupleTableSlot *row,
-			   MessageColumn *columns, int ncolumns,
+			   MessageColumn *columns, int ncolumns, const bool *wanted,
 			   int nkeys, uint32 *keys_len)
 {
 	int			start = out->len;
@@ -373,10 +375,13 @@ append_columns(StringInfo out, TupleTableSlot *row,
 	for (int i = 0; i < ncolumns; i++)
 	{
 		bool		isnull;
-		Datum		value = slot_getattr(row, columns[i].attnum, &isnull);
+		Datum		value;
 		bool		fits = true;
 
-		if (i > 0)
+		if (wanted != NULL && !wanted[i])
+			continue;
+		value = slot_getattr(row, columns[i].attnum, &isnull);
+		if (out->len > start + 1)
 			appendStringInfoChar(out, ',');
 		appendStringInfoString(out, columns[i].label);
 		if (isnull)
@@ -402,7 +407,7 @@ append_columns(StringInfo out, TupleTableSlot *row,
 
 bool
 message_append_values(StringInfo out, TupleTableSlot *row,
-					  MessageColumn *columns, int ncolumns,
+					  MessageColumn *columns, int ncolumns, const bool *wanted,
 					  int nkeys, uint32 *keys_len)
 {
 	volatile bool complete = false;
@@ -416,7 +421,8 @@ message_append_values(StringInfo out, TupleTableSlot *row,
 	}
 
 	if (!by_settings)
-		return append_columns(out, row, columns, ncolumns, nkeys, keys_len);
+		return append_columns(out, row, columns, ncolumns, wanted, nkeys,
+							  keys_len);
 
 	{
 		OutputSettings saved = output_settings_get();
@@ -424,8 +430,8 @@ message_append_values(StringInfo out, TupleTableSlot *row,
 		output_settings_set(output_settings_fixed());
 		PG_TRY();
 		{
-			complete = append_columns(out, row, columns, ncolumns, nkeys,
-									  keys_len);
+			complete = append_columns(out, row, columns, ncolumns, wanted,
+									  nkeys, keys_len);
 		}
 		PG_FINALLY();
 		{
@@ -455,7 +461,7 @@ message_for_channel(StringInfo out, const Change *change, uint64 position)
 {
 	bool		partial = (change->flags & CHANGE_PARTIAL) != 0;
 	uint32		values_len = change->values_len;
-	uint32		old_len = change->old_len;
+	uint32		old_len = change->old_shown;
 
 	for (;;)
 	{
@@ -473,6 +479,8 @@ message_for_channel(StringInfo out, const Change *change, uint64 position)
 		{
 			appendStringInfoString(out, ",\"old\":");
 			appendBinaryStringInfo(out, change_old(change), old_len);
+			if (old_len < change->old_len)
+				appendStringInfoChar(out, '}');
 		}
 		if (partial)
 			appendStringInfoString(out, ",\"partial\":true");

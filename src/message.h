@@ -49,13 +49,15 @@ extern void message_column_init(MessageColumn *column, TupleDesc desc,
 								AttrNumber attnum, const char *name);
 
 /*
- * Appends {"a":1,...} of a row.  Returns false if values had to be left out,
+ * Appends {"a":1,...} of a row: all columns, or, unless it is NULL, those that
+ * 'wanted' says.  Returns false if values had to be left out,
  * being too long or failing: then only the first nkeys columns are there, or,
  * if that is impossible too, nothing but {}.  *keys_len becomes the length up
  * to the last key.  Throws only for want of memory, or if cancelled.
  */
 extern bool message_append_values(StringInfo out, TupleTableSlot *row,
 								  MessageColumn *columns, int ncolumns,
+								  const bool *wanted,
 								  int nkeys, uint32 *keys_len);
 
 /* Whether a column's values differ, bit by bit. */

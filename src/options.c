@@ -477,6 +477,13 @@ options_same(const WatcherDef *a, const WatcherDef *b)
 		a->debug == b->debug;
 }
 
+bool
+options_same_identity(const WatcherDef *a, const WatcherDef *b)
+{
+	return a->relation == b->relation && strcmp(a->event, b->event) == 0 &&
+		same_text(a->label, b->label);
+}
+
 WatcherDef *
 options_find_identity(const WatcherDef *wanted)
 {
@@ -484,11 +491,8 @@ options_find_identity(const WatcherDef *wanted)
 
 	foreach(lc, watcher_list(wanted->relation))
 	{
-		WatcherDef *def = lfirst(lc);
-
-		if (strcmp(def->event, wanted->event) == 0 &&
-			same_text(def->label, wanted->label))
-			return def;
+		if (options_same_identity(lfirst(lc), wanted))
+			return lfirst(lc);
 	}
 	return NULL;
 }

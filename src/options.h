@@ -32,6 +32,9 @@ extern void options_from_json(WatcherDef *def, JsonbContainer *object);
 /* Whether two checked watchers of one identity ask for the same. */
 extern bool options_same(const WatcherDef *a, const WatcherDef *b);
 
+/* Whether they are of the same relation, event and label. */
+extern bool options_same_identity(const WatcherDef *a, const WatcherDef *b);
+
 /* The watcher of the same relation, event and label, or NULL. */
 extern WatcherDef *options_find_identity(const WatcherDef *wanted);
 

@@ -3,10 +3,18 @@
  * pending.c
  *	  The changes of this transaction, and their hand-over at its end.
  *
- * Changes are appended to a buffer, one behind the other.  When that has
- * reached its share of ectowatch.pending_memory it is moved to a file, so the
- * batch is what is in the file, then what is in the buffer.  A rolled back
+ * Changes are put into a store, one behind the other: into memory, and when
+ * its share of ectowatch.pending_memory is used up, into a file.  A rolled back
  * subtransaction cuts the end off.
+ *
+ * Some are counted only: those of a watcher that has more than its
+ * bulk_threshold, and those that ectowatch.mute keeps out.  Which ones are
+ * stored is decided when they are made, for what is beyond the threshold need
+ * not be rendered.  That is right under rollback too: a change is counted only
+ * if as many as the threshold are stored before it, and what is cut off is the
+ * end.  When the transaction ends with some that were only counted, the
+ * watcher's stored ones are counted too and left out, and summaries follow, or a
+ * gap, made of the template that was kept when the first one was counted.
  *
  * What happens at the end of the transaction, and what is legal there:
  *
@@ -60,6 +68,7 @@
 #include "pending.h"
 #include "slot.h"
 #include "spill.h"
+#include "store.h"
 
 /* The newest pending change of a row. */
 typedef struct PendingRow
@@ -88,11 +97,15 @@ typedef struct PendingUndo
 	bool		existed;
 } PendingUndo;
 
-/* How many changes of a watcher there are, in case they get lost. */
+/* How many changes of a watcher there are. */
 typedef struct PendingCount
 {
 	uint32		watcher;
-	uint32		changes;
+	uint32		stored;
+	uint32		over[CHANGE_DELETED + 1];	/* beyond its bulk_threshold, by
+											 * type */
+	uint32		muted;
+	Change	   *template;		/* for what stands for them, or NULL */
 } PendingCount;
 
 /* How things were before the first change of a nesting level. */
@@ -110,15 +123,9 @@ typedef struct Pending
 {
 	MemoryContext context;		/* of all below; goes with the transaction */
 
-	char	   *buffer;
-	Size		used;
-	Size		allocated;
-	uint64		spilled;		/* bytes of the batch that are in the file */
-	uint64		spill_id;		/* 0: there is no file */
-	File		file;			/* below 0: it is closed */
-	bool		failed;			/* the file could not be written */
-
-	uint32		nchanges;
+	Store		store;
+	uint32		nchanges;		/* in it */
+	uint64		former_spill_id;	/* of the store before summaries */
 	PendingCount *counts;
 	int			ncounts;
 	int			maxcounts;
@@ -166,13 +173,11 @@ pending_start(void)
 	MemoryContext old;
 
 	memset(&pending, 0, sizeof(pending));
-	pending.file = -1;
 	pending.context = AllocSetContextCreate(TopTransactionContext,
 											"ectowatch pending",
 											ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(pending.context);
-	pending.allocated = 1024;
-	pending.buffer = palloc(pending.allocated);
+	store_init(&pending.store, pending_buffer_limit());
 	pending.maxcounts = 4;
 	pending.counts = palloc(pending.maxcounts * sizeof(PendingCount));
 	pending.rows = rowhash_create(pending.context, 64, NULL);
@@ -183,8 +188,7 @@ pending_start(void)
 static void
 pending_end(void)
 {
-	if (pending.file >= 0)
-		FileClose(pending.file);
+	store_close(&pending.store);
 	pending.context = NULL;
 }
 
@@ -212,7 +216,7 @@ pending_enter_level(void)
 	}
 	level = &pending.levels[pending.nlevels];
 	level->nest = nest;
-	level->bytes = pending.spilled + pending.used;
+	level->bytes = store_bytes(&pending.store);
 	level->nchanges = pending.nchanges;
 	level->nundo = pending.nundo;
 	level->ncounts = pending.ncounts;
@@ -332,22 +336,9 @@ pending_count_of(uint32 watcher)
 								  sizeof(PendingCount));
 		pending.maxcounts *= 2;
 	}
+	memset(&pending.counts[pending.ncounts], 0, sizeof(PendingCount));
 	pending.counts[pending.ncounts].watcher = watcher;
-	pending.counts[pending.ncounts].changes = 0;
 	return &pending.counts[pending.ncounts++];
-}
-
-/* Moves the buffer to the file; after a failure the bytes are dropped. */
-static void
-pending_spill(void)
-{
-	if (pending.spill_id == 0 && !pending.failed)
-		pending.spill_id = spill_create(&pending.file);
-	if (pending.spill_id == 0 ||
-		!spill_write(pending.file, pending.spilled, pending.buffer, pending.used))
-		pending.failed = true;
-	pending.spilled += pending.used;
-	pending.used = 0;
 }
 
 void
@@ -372,56 +363,208 @@ pending_add(const Change *change, const RowVersion *version)
 			return;
 	}
 
-	if (pending.used > 0 &&
-		pending.used + change->size > pending_buffer_limit())
-		pending_spill();
-	if (pending.used + change->size > pending.allocated)
-	{
-		Size		size = Max(2 * pending.allocated,
-							   pending.used + change->size);
-
-		pending.buffer = repalloc_huge(pending.buffer, size);
-		pending.allocated = size;
-	}
-
-	pending_count_of(change->watcher)->changes++;
+	pending_count_of(change->watcher)->stored++;
 	if (version != NULL)
 		pending_set_row(key, digest, version->command);
-	memcpy(pending.buffer + pending.used, change, change->size);
-	pending.used += change->size;
+	store_add(&pending.store, change);
 	pending.nchanges++;
 }
 
+/* --- counting only --- */
+
 bool
-pending_walk(PendingCallback callback, void *arg)
+pending_is_over(uint32 watcher, uint32 threshold)
 {
+	return pending.context != NULL &&
+		pending_count_of(watcher)->stored >= threshold;
+}
+
+/* The count of a watcher, with a template. */
+static PendingCount *
+pending_count_only(const ChangeParts *parts)
+{
+	PendingCount *count;
+
+	if (pending.context == NULL)
+		pending_start();
+	pending_enter_level();
+	count = pending_count_of(parts->watcher);
+	if (count->template == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(pending.context);
+
+		count->template = change_make(parts);
+		MemoryContextSwitchTo(old);
+	}
+	return count;
+}
+
+void
+pending_add_over(const ChangeParts *parts)
+{
+	Assert(parts->type <= CHANGE_DELETED);
+	pending_count_only(parts)->over[parts->type]++;
+}
+
+void
+pending_add_muted(const ChangeParts *parts)
+{
+	pending_count_only(parts)->muted++;
+}
+
+static bool
+count_is_over(const PendingCount *count)
+{
+	return count->over[CHANGE_INSERTED] > 0 ||
+		count->over[CHANGE_UPDATED] > 0 || count->over[CHANGE_DELETED] > 0;
+}
+
+/* How many the transaction has made, were they stored or not. */
+static uint64
+count_total(const PendingCount *count)
+{
+	return (uint64) count->stored + count->muted +
+		count->over[CHANGE_INSERTED] + count->over[CHANGE_UPDATED] +
+		count->over[CHANGE_DELETED];
+}
+
+/* Whether something was counted that is not stored. */
+static bool
+pending_needs_summary(void)
+{
+	for (int i = 0; i < pending.ncounts; i++)
+	{
+		if (count_is_over(&pending.counts[i]) || pending.counts[i].muted > 0)
+			return true;
+	}
+	return false;
+}
+
+/* --- what is to be delivered --- */
+
+typedef struct PendingWalk
+{
+	ChangeCallback callback;
+	void	   *arg;
+	uint32	   *left_out;		/* by number of the count, and type */
+} PendingWalk;
+
+static void
+walk_change(const Change *change, void *arg)
+{
+	PendingWalk *walk = arg;
+
+	if (walk->left_out != NULL && change->type <= CHANGE_DELETED)
+	{
+		PendingCount *count = pending_count_of(change->watcher);
+
+		if (count_is_over(count))
+		{
+			walk->left_out[(count - pending.counts) * (CHANGE_DELETED + 1) +
+						   change->type]++;
+			return;
+		}
+	}
+	walk->callback(change, walk->arg);
+}
+
+/* What stands for changes that were counted. */
+static void
+walk_template(PendingWalk *walk, const Change *template, ChangeType type,
+			  uint64 changes, const char *values)
+{
+	ChangeParts parts = {0};
+
+	parts.watcher = template->watcher;
+	parts.relation = template->relation;
+	parts.type = type;
+	parts.delivery = template->delivery;
+	parts.flags = template->flags;
+	parts.name = pnstrdup(change_name(template), template->name_len);
+	parts.relation_name = pnstrdup(change_relation(template),
+								   template->relation_len);
+	parts.ncolumns = template->ncolumns;
+	parts.columns = template->columns;
+	parts.values = values;
+	parts.values_len = strlen(values);
+	parts.keys_len = 1;
+	parts.count = (uint32) Min(changes, PG_UINT32_MAX);
+	if (template->context_len > 0)
+	{
+		parts.context = change_context(template);
+		parts.context_len = template->context_len;
+	}
+	walk->callback(change_make(&parts), walk->arg);
+}
+
+static void
+walk_summaries(PendingWalk *walk)
+{
+	for (int i = 0; i < pending.ncounts; i++)
+	{
+		PendingCount *count = &pending.counts[i];
+
+		for (int type = 0; type <= CHANGE_DELETED; type++)
+		{
+			uint64		changes = (uint64) count->over[type] +
+			walk->left_out[i * (CHANGE_DELETED + 1) + type];
+
+			if (count_is_over(count) && changes > 0)
+				walk_template(walk, count->template, CHANGE_BULK, changes,
+							  psprintf("{\"event\":\"%s\",\"changes\":" UINT64_FORMAT "}",
+									   change_type_name(type), changes));
+		}
+		if (count->muted > 0)
+			walk_template(walk, count->template, CHANGE_GAP, count->muted,
+						  psprintf("{\"from\":null,\"to\":null,\"changes\":%u,\"reason\":\"muted\"}",
+								   count->muted));
+	}
+}
+
+bool
+pending_walk(ChangeCallback callback, void *arg)
+{
+	PendingWalk walk = {callback, arg, NULL};
+
 	if (pending.context == NULL)
 		return true;
-	if (pending.failed)
+	if (pending_needs_summary())
+		walk.left_out = palloc0(pending.ncounts * (CHANGE_DELETED + 1) *
+								sizeof(uint32));
+	if (!store_walk(&pending.store, walk_change, &walk))
 		return false;
-
-	for (uint64 at = 0; at < pending.spilled;)
-	{
-		Change		header;
-		Change	   *change;
-
-		if (!spill_read(pending.file, at, &header, sizeof(header)))
-			return false;
-		change = palloc(header.size);
-		if (!spill_read(pending.file, at, change, header.size))
-			return false;
-		callback(change, arg);
-		pfree(change);
-		at += header.size;
-	}
-	for (Size at = 0; at < pending.used;)
-	{
-		const Change *change = (const Change *) (pending.buffer + at);
-
-		callback(change, arg);
-		at += change->size;
-	}
+	if (walk.left_out != NULL)
+		walk_summaries(&walk);
 	return true;
+}
+
+static void
+put_into_store(const Change *change, void *arg)
+{
+	store_add(arg, change);
+	pending.nchanges++;
+}
+
+/*
+ * Puts summaries and gaps into the place of what they stand for, in a new
+ * store.
+ */
+static void
+pending_summarize(void)
+{
+	MemoryContext old = MemoryContextSwitchTo(pending.context);
+	Store		summary;
+	bool		done;
+
+	store_init(&summary, pending_buffer_limit());
+	pending.nchanges = 0;
+	done = pending_walk(put_into_store, &summary);
+	MemoryContextSwitchTo(old);
+
+	store_close(&pending.store);
+	pending.former_spill_id = pending.store.spill_id;
+	pending.store = summary;
+	pending.store.failed = pending.store.failed || !done;
 }
 
 /* --- subtransactions --- */
@@ -429,13 +572,7 @@ pending_walk(PendingCallback callback, void *arg)
 static void
 pending_roll_back(PendingLevel *level)
 {
-	if (level->bytes < pending.spilled)
-	{
-		pending.spilled = level->bytes;
-		pending.used = 0;
-	}
-	else
-		pending.used = level->bytes - pending.spilled;
+	store_cut(&pending.store, level->bytes);
 	pending.nchanges = level->nchanges;
 	pending.ncounts = level->ncounts;
 	memcpy(pending.counts, level->counts,
@@ -555,9 +692,12 @@ pending_warn_no_slot(void)
 static void
 pending_pre_commit(void)
 {
+	Store	   *store = &pending.store;
 	Queue	   *queue;
 	Batch		batch;
 
+	if (pending_needs_summary())
+		pending_summarize();
 	if (pending.nchanges == 0)
 		return;
 
@@ -570,23 +710,19 @@ pending_pre_commit(void)
 	slot_request_worker(pending.slot);
 	queue = slot_queue(pending.slot);
 
-	if (pending.spilled > 0 || pending.used > queue_max_inline(queue))
-		pending_spill();
-	if (pending.file >= 0)
-	{
-		FileClose(pending.file);
-		pending.file = -1;
-	}
+	if (store->spilled > 0 || store->used > queue_max_inline(queue))
+		store_spill(store);
+	store_close(store);
 
 	memset(&batch, 0, sizeof(batch));
-	batch.len = pending.spilled + pending.used;
+	batch.len = store_bytes(store);
 	batch.xid = U64FromFullTransactionId(GetTopFullTransactionId());
-	batch.spill_id = pending.spilled > 0 ? pending.spill_id : 0;
+	batch.spill_id = store->spilled > 0 ? store->spill_id : 0;
 	batch.nchanges = pending.nchanges;
 	batch.pid = MyProcPid;
 	batch.reserved_at = GetCurrentTimestamp();
 
-	if (pending.failed || !pending_reserve(queue, &batch))
+	if (store->failed || !pending_reserve(queue, &batch))
 	{
 		pending.lost = true;
 		return;
@@ -594,7 +730,7 @@ pending_pre_commit(void)
 
 	pending.ticket = batch.ticket;
 	if (batch.spill_id == 0)
-		queue_write(queue, batch.ticket, 0, pending.buffer, pending.used);
+		queue_write(queue, batch.ticket, 0, store->buffer, store->used);
 	WAIT_POINT_INTERRUPTIBLE("reserved");
 }
 
@@ -611,17 +747,20 @@ pending_commit(void)
 	{
 		for (int i = 0; i < pending.ncounts; i++)
 		{
-			if (pending.counts[i].changes > 0)
-				slot_add_lost(pending.slot, pending.counts[i].watcher,
-							  pending.counts[i].changes);
+			uint64		lost = count_total(&pending.counts[i]);
+
+			if (lost > 0)
+				slot_add_lost(pending.slot, pending.counts[i].watcher, lost);
 		}
 		wake = queue_worker_sleeps(slot_queue(pending.slot));
 	}
 
 	/* a file that the queue does not name is nobody's */
-	if (pending.spill_id != 0 &&
-		(pending.ticket == 0 || pending.spilled == 0))
-		spill_remove(pending.spill_id);
+	if (pending.store.spill_id != 0 &&
+		(pending.ticket == 0 || pending.store.spilled == 0))
+		spill_remove(pending.store.spill_id);
+	if (pending.former_spill_id != 0)
+		spill_remove(pending.former_spill_id);
 	if (wake)
 		slot_wake_worker(pending.slot);
 	pending_end();
@@ -634,8 +773,10 @@ pending_abort(void)
 
 	if (pending.ticket != 0)
 		wake = queue_abort(slot_queue(pending.slot), pending.ticket);
-	if (pending.spill_id != 0)
-		spill_remove(pending.spill_id);
+	if (pending.store.spill_id != 0)
+		spill_remove(pending.store.spill_id);
+	if (pending.former_spill_id != 0)
+		spill_remove(pending.former_spill_id);
 	if (wake)
 		slot_wake_worker(pending.slot);
 	pending_end();
@@ -659,7 +800,7 @@ pending_xact_callback(XactEvent event, void *arg pg_attribute_unused())
 			pending_abort();
 			break;
 		case XACT_EVENT_PRE_PREPARE:
-			if (pending.nchanges > 0)
+			if (pending.nchanges > 0 || pending_needs_summary())
 				ereport(ERROR,
 						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						 errmsg("cannot PREPARE a transaction that has changes of watched tables to deliver"),

@@ -10,7 +10,7 @@
 #ifndef ECTOWATCH_PENDING_H
 #define ECTOWATCH_PENDING_H
 
-#include "change.h"
+#include "store.h"
 
 /* Registers the transaction callbacks; in _PG_init() only. */
 extern void pending_init(void);
@@ -43,8 +43,24 @@ extern void pending_forget_rows(void);
 /* False where a late change could slip through: too many rows to remember. */
 extern bool pending_remembers_rows(void);
 
-/* Calls back for each pending change, in order.  False on an I/O error. */
-typedef void (*PendingCallback) (const Change *change, void *arg);
-extern bool pending_walk(PendingCallback callback, void *arg);
+/*
+ * Whether so many changes of a watcher are pending that the next one need not
+ * be made, only counted.
+ */
+extern bool pending_is_over(uint32 watcher, uint32 threshold);
+
+/*
+ * Count a change instead of adding it: for a summary of its type, or for the
+ * gap that ectowatch.mute leaves.  Of the parts, those count that all changes of
+ * the watcher have in common, the columns, the context and the type.
+ */
+extern void pending_add_over(const ChangeParts *parts);
+extern void pending_add_muted(const ChangeParts *parts);
+
+/*
+ * Calls back for each change that a commit would deliver, in order.  False on
+ * an I/O error.
+ */
+extern bool pending_walk(ChangeCallback callback, void *arg);
 
 #endif							/* ECTOWATCH_PENDING_H */

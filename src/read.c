@@ -184,26 +184,29 @@ foreign_json_to_jsonb(const char *json, uint32 len, uint32 keys_len)
 static void
 change_columns(const Change *change, Datum *values, bool *nulls)
 {
+	char	   *old = psprintf("%.*s%s", (int) change->old_shown,
+							   change_old(change),
+							   change->old_shown < change->old_len ? "}" : "");
+
 	values[0] = PointerGetDatum(cstring_to_text_with_len(change_name(change),
 														 change->name_len));
 	values[1] = CStringGetTextDatum(change_type_name(change->type));
 	values[2] = PointerGetDatum(cstring_to_text_with_len(change_relation(change),
 														 change->relation_len));
 	nulls[2] = change->relation_len == 0;
-	nulls[4] = change->old_len == 0;
+	nulls[4] = change->old_shown == 0;
 	if (change->flags & CHANGE_FOREIGN_JSON)
 	{
 		values[3] = foreign_json_to_jsonb(change_values(change),
 										  change->values_len, change->keys_len);
 		if (!nulls[4])
-			values[4] = foreign_json_to_jsonb(change_old(change),
-											  change->old_len, 1);
+			values[4] = foreign_json_to_jsonb(old, strlen(old), 1);
 	}
 	else
 	{
 		values[3] = json_to_jsonb(change_values(change), change->values_len);
 		if (!nulls[4])
-			values[4] = json_to_jsonb(change_old(change), change->old_len);
+			values[4] = json_to_jsonb(old, strlen(old));
 	}
 }
 

@@ -175,9 +175,10 @@ worker_append(Worker *worker, const Change *change, const Batch *batch,
 	ring_append(&worker->writer, &record, change);
 	worker->next_position += span;
 
-	if (change->type == CHANGE_GAP)
+	/* what a backend made a gap of was not wanted */
+	if (change->type == CHANGE_GAP && change->count == 0)
 		add_u64(&entry->lost, span);
-	else
+	else if (change->type != CHANGE_GAP)
 	{
 		add_u64(&entry->changes, 1);
 		add_u64(&worker->progress->changes, 1);
@@ -266,7 +267,8 @@ worker_append_gap(Worker *worker, const WatcherDef *def, const Batch *batch,
 	parts.watcher = def->id;
 	parts.relation = def->relation;
 	parts.type = CHANGE_GAP;
-	parts.flags = def->run == slot_run() ? CHANGE_FRESH : 0;
+	parts.delivery = def->delivery;
+	parts.flags = watcher_flags(def);
 	parts.name = def->name;
 	parts.relation_name = def->relation_name;
 	parts.values = values.data;
@@ -369,6 +371,39 @@ worker_append_unread(Worker *worker, const Batch *batch, uint64 changes)
 		worker_append_gap(worker, lfirst(lc), batch, 0, "queue_full");
 }
 
+/*
+ * Puts a change of a batch into the ring.  A gap that its backend made gets
+ * the positions that only we know.
+ */
+static void
+worker_append_next(Worker *worker, const Change *change, const Batch *batch,
+				   uint32 index)
+{
+	StringInfoData values;
+	ChangeParts parts = {0};
+
+	if (change->type != CHANGE_GAP)
+	{
+		worker_append(worker, change, batch, index, 1);
+		return;
+	}
+	initStringInfo(&values);
+	message_gap_values(&values, worker->next_position, worker->next_position,
+					   change->count, "muted");
+	parts.watcher = change->watcher;
+	parts.relation = change->relation;
+	parts.type = CHANGE_GAP;
+	parts.delivery = change->delivery;
+	parts.flags = change->flags;
+	parts.name = pnstrdup(change_name(change), change->name_len);
+	parts.relation_name = pnstrdup(change_relation(change), change->relation_len);
+	parts.values = values.data;
+	parts.values_len = values.len;
+	parts.keys_len = 1;
+	parts.count = change->count;
+	worker_append(worker, change_make(&parts), batch, index, 1);
+}
+
 /* --- the queue --- */
 
 /*
@@ -399,7 +434,7 @@ worker_append_inline(Worker *worker, const Batch *batch, uint32 done)
 		const Change *change = (const Change *) (data + at);
 
 		if (i >= done)
-			worker_append(worker, change, batch, i, 1);
+			worker_append_next(worker, change, batch, i);
 		at += change->size;
 		if (at - piece > PIECE_BYTES)
 		{
@@ -439,7 +474,7 @@ worker_append_file(Worker *worker, const Batch *batch, uint32 done, File file)
 			if (change->size > have - at)
 				break;
 			if (i++ >= done)
-				worker_append(worker, change, batch, i - 1, 1);
+				worker_append_next(worker, change, batch, i - 1);
 			at += change->size;
 		}
 		memmove(piece, piece + at, have - at);
