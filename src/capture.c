@@ -218,6 +218,11 @@ capture_row(const TriggerPlan *plan, const WatcherPlan *watcher,
 		tuple = trigdata->tg_newtuple;
 		row = trigdata->tg_newslot;
 	}
+	if (watcher->condition != NULL &&
+		!condition_matches(watcher->condition, trigdata->tg_relation,
+						   type == CHANGE_INSERTED ? NULL : trigdata->tg_trigslot,
+						   type == CHANGE_DELETED ? NULL : row))
+		return;
 	if (is_heap && type != CHANGE_DELETED &&
 		!(watcher->key_unique && pending_remembers_rows()) &&
 		tuple_is_superseded(tuple))

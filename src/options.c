@@ -118,7 +118,8 @@ set_condition(WatcherDef *def, const char *name pg_attribute_unused(), Datum val
 {
 	char	   *condition = TextDatumGetCString(value);
 
-	def->condition = condition[0] != '\0' ? condition : NULL;
+	def->condition = NULL;
+	def->condition_given = condition[0] != '\0' ? condition : NULL;
 }
 
 static void

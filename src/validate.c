@@ -27,6 +27,7 @@
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
+#include "condition_sql.h"
 #include "ectowatch.h"
 #include "validate.h"
 
@@ -282,4 +283,7 @@ validate_watcher(WatcherDef *wanted)
 				 errdetail("Without one, messages could not say which row they are about."),
 				 errhint("Name the columns that identify a row with key_columns.")));
 	check_column_map(wanted);
+	if (wanted->condition_given != NULL)
+		wanted->condition = condition_check(wanted->relation, wanted->events,
+											wanted->condition_given);
 }

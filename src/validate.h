@@ -14,8 +14,9 @@
 
 /*
  * Checks a wanted watcher against its table, with an error for what cannot
- * be, and fills in name and key.  Reads catalogs only, and locks nothing: what
- * it finds is certain only if the caller has the table locked.
+ * be, and fills in name, key and condition.  Reads catalogs only, and locks
+ * nothing, but for AccessShareLock on the table while it looks at a condition:
+ * what it finds is certain only if the caller has the table locked.
  */
 extern void validate_watcher(WatcherDef *wanted);
 

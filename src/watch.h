@@ -21,7 +21,7 @@ typedef enum WatchResult
 
 /*
  * Sees to it that a watcher is there as wanted, with its triggers; fills in
- * id, name and key.  Locks nothing if there is nothing to do.  Throws if it
+ * id, name and key.  Keeps no lock if there is nothing to do.  Throws if it
  * cannot be, or if the caller may not; 'caller' is the function's name.
  */
 extern WatchResult watch_put(WatcherDef *wanted, const char *caller);

@@ -106,6 +106,26 @@ syscache_callback(Datum arg pg_attribute_unused(),
 	plans_invalidate(InvalidOid);
 }
 
+/* a condition may call a function that is another now, or gone, or refused */
+static void
+function_callback(Datum arg pg_attribute_unused(),
+				  int cacheid pg_attribute_unused(),
+				  uint32 hashvalue pg_attribute_unused())
+{
+	HASH_SEQ_STATUS scan;
+	CachedPlan *entry;
+
+	hash_seq_init(&scan, plans);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+	{
+		for (int i = 0; entry->plan != NULL && i < entry->plan->nwatchers; i++)
+		{
+			if (entry->plan->watchers[i].condition != NULL)
+				entry->valid = false;
+		}
+	}
+}
+
 static void
 watcher_cache_start(void)
 {
@@ -119,6 +139,7 @@ watcher_cache_start(void)
 	CacheRegisterRelcacheCallback(relcache_callback, (Datum) 0);
 	CacheRegisterSyscacheCallback(NAMESPACEOID, syscache_callback, (Datum) 0);
 	CacheRegisterSyscacheCallback(CASTSOURCETARGET, syscache_callback, (Datum) 0);
+	CacheRegisterSyscacheCallback(PROCOID, function_callback, (Datum) 0);
 }
 
 /* --- the cache --- */
@@ -298,7 +319,7 @@ plan_key_is_unique(const WatcherPlan *plan, Relation relation, Oid origin)
 
 static void
 plan_watcher(WatcherPlan *plan, const WatcherDef *def, Relation relation,
-			 Oid origin)
+			 Oid origin, int event)
 {
 	TupleDesc	desc = RelationGetDescr(relation);
 	int			n = list_length(def->key_columns) +
@@ -323,6 +344,9 @@ plan_watcher(WatcherPlan *plan, const WatcherDef *def, Relation relation,
 	}
 	triggers_complete = plan_add_triggers(plan, desc, def->trigger_columns);
 	plan->key_unique = plan_key_is_unique(plan, relation, origin);
+	if (def->condition != NULL && event != EVENT_TRUNCATED)
+		plan->condition = condition_make(origin, event, def->name,
+										 def->condition);
 
 	plan->flags = watcher_flags(def) | (complete ? 0 : CHANGE_PARTIAL);
 	for (int i = 0; i < plan->ncolumns; i++)
@@ -369,7 +393,7 @@ plan_make(Relation relation, Oid trigger, int event)
 
 		if (def->events & event)
 			plan_watcher(&plan->watchers[plan->nwatchers++], def, relation,
-						 plan->origin);
+						 plan->origin, event);
 	}
 	return plan;
 }

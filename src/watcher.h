@@ -13,6 +13,7 @@
 #include "nodes/pg_list.h"
 #include "utils/relcache.h"
 
+#include "condition.h"
 #include "message.h"
 
 /* Events as bits; 'changed' is all of them. */
@@ -43,6 +44,7 @@ typedef struct WatcherDef
 	List	   *trigger_columns;	/* of char *, as all columns; may be "*" */
 	List	   *extra_columns;	/* the same */
 	char	   *condition;		/* or NULL */
+	char	   *condition_given;	/* not set here: by a user, to be checked */
 	List	   *key_columns;	/* resolved: never empty, but for truncated */
 	bool		key_given;		/* by the user, not found */
 	List	   *column_map;		/* of ColumnName */
@@ -76,6 +78,7 @@ typedef struct WatcherPlan
 	AttrNumber *origin_columns; /* their numbers in the watched relation */
 	int			ntriggers;
 	MessageColumn *triggers;	/* columns of which one must differ */
+	Condition  *condition;		/* or NULL */
 } WatcherPlan;
 
 /* What one trigger has to do. */
