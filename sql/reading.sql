@@ -50,7 +50,7 @@ SELECT watcher FROM ectowatch_changes(:start, '{orders_inserted,orders_inserted}
 -- after => 0: the oldest that is kept, and no gap
 --
 SELECT watcher, values FROM ectowatch_changes(0, '{orders_inserted}');
-SELECT count(*) FROM ectowatch_changes(0) WHERE type = 'gap';
+SELECT count(*) FROM ectowatch_changes(0) WHERE type = 'gap' AND watcher IS NULL;
 
 --
 -- timeout: returns when something comes, else after that time, empty
