@@ -34,19 +34,8 @@
  * PREPARE TRANSACTION is refused while changes are pending, for nothing of
  * ours would be called when it is committed.
  *
- * Of each row that has a pending change we remember the newest: its digest,
- * to drop a change that says the same again, and the command that made it, to
- * drop one that comes late.  (Late: AFTER triggers of one statement fire at
- * its end; if one of them changes a row that this statement has changed too,
- * the newer version may reach us first.)  Rows are known by a hash of watcher
- * and key; should two of them share one, that alone drops nothing, because
- * digest or command decide.  Memory for this is bounded: when it is used up,
- * all is forgotten.  That costs a repeated message, and callers then look at
- * the row itself to see that it is late.
- *
  * Subtransactions: the state before the first change of each nesting level is
- * kept in level[], and what a change overwrites in rows[] goes to a journal,
- * from which a rollback restores it.
+ * kept in level[]; rows.c can be set back too.
  *
  * Copyright (c) 2026, the ectowatch authors
  *
@@ -56,7 +45,6 @@
 
 #include "access/transam.h"
 #include "access/xact.h"
-#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "portability/instr_time.h"
 #include "storage/latch.h"
@@ -66,36 +54,10 @@
 
 #include "ectowatch.h"
 #include "pending.h"
+#include "rows.h"
 #include "slot.h"
 #include "spill.h"
 #include "store.h"
-
-/* The newest pending change of a row. */
-typedef struct PendingRow
-{
-	uint64		key;			/* hash of watcher and key */
-	uint64		digest;			/* of the change; 0: the row left this key */
-	CommandId	command;
-	char		status;			/* simplehash's */
-} PendingRow;
-
-#define SH_PREFIX			rowhash
-#define SH_ELEMENT_TYPE		PendingRow
-#define SH_KEY_TYPE			uint64
-#define SH_KEY				key
-#define SH_HASH_KEY(tb, k)	((uint32) (k))
-#define SH_EQUAL(tb, a, b)	((a) == (b))
-#define SH_SCOPE			static inline
-#define SH_DECLARE
-#define SH_DEFINE
-#include "lib/simplehash.h"
-
-/* What a change in a subtransaction has overwritten. */
-typedef struct PendingUndo
-{
-	PendingRow	row;
-	bool		existed;
-} PendingUndo;
 
 /* How many changes of a watcher there are. */
 typedef struct PendingCount
@@ -114,7 +76,7 @@ typedef struct PendingLevel
 	int			nest;
 	uint64		bytes;
 	uint32		nchanges;
-	uint32		nundo;
+	uint64		rows;			/* rows_mark() */
 	int			ncounts;
 	PendingCount *counts;
 } PendingLevel;
@@ -134,12 +96,7 @@ typedef struct Pending
 	int			nlevels;
 	int			maxlevels;
 
-	rowhash_hash *rows;
-	uint64		epoch;			/* of pending_forget_rows() */
-	bool		forgot;			/* rows are missing */
-	PendingUndo *undo;
-	uint32		nundo;
-	uint32		maxundo;
+	Rows	   *rows;
 
 	/* from PRE_COMMIT on */
 	Slot	   *slot;
@@ -157,14 +114,10 @@ pending_buffer_limit(void)
 	return (Size) ectowatch_pending_memory * 1024 / 4 * 3;
 }
 
-static uint32
-pending_rows_limit(void)
+static Size
+pending_rows_memory(void)
 {
-	/* simplehash has up to twice the entries; an undo belongs to each */
-	Size		limit = (Size) ectowatch_pending_memory * 1024 / 4 /
-	(2 * sizeof(PendingRow) + sizeof(PendingUndo));
-
-	return (uint32) Min(limit, PG_INT32_MAX / 2);
+	return (Size) ectowatch_pending_memory * 1024 / 4;
 }
 
 static void
@@ -180,7 +133,7 @@ pending_start(void)
 	store_init(&pending.store, pending_buffer_limit());
 	pending.maxcounts = 4;
 	pending.counts = palloc(pending.maxcounts * sizeof(PendingCount));
-	pending.rows = rowhash_create(pending.context, 64, NULL);
+	pending.rows = rows_create(pending_rows_memory());
 	MemoryContextSwitchTo(old);
 }
 
@@ -218,7 +171,7 @@ pending_enter_level(void)
 	level->nest = nest;
 	level->bytes = store_bytes(&pending.store);
 	level->nchanges = pending.nchanges;
-	level->nundo = pending.nundo;
+	level->rows = rows_mark(pending.rows);
 	level->ncounts = pending.ncounts;
 	level->counts = MemoryContextAlloc(pending.context,
 									   (pending.ncounts + 1) * sizeof(PendingCount));
@@ -227,96 +180,26 @@ pending_enter_level(void)
 	pending.nlevels++;
 }
 
-/* --- rows --- */
-
-static void
-pending_forget(void)
-{
-	rowhash_reset(pending.rows);
-	pending.nundo = 0;
-	for (int i = 0; i < pending.nlevels; i++)
-		pending.levels[i].nundo = 0;
-	pending.forgot = true;
-}
-
-/* Remembers the newest change of a row; its former state goes to the journal. */
-static void
-pending_set_row(uint64 key, uint64 digest, CommandId command)
-{
-	PendingRow *row;
-	bool		found;
-
-	if (pending.rows->members >= pending_rows_limit() ||
-		pending.nundo >= pending_rows_limit())
-		pending_forget();
-
-	if (pending.nlevels > 0 && pending.nundo == pending.maxundo)
-	{
-		uint32		n = Max(64, pending.maxundo * 2);
-		Size		size = n * sizeof(PendingUndo);
-
-		pending.undo = pending.undo ? repalloc_huge(pending.undo, size) :
-			MemoryContextAllocHuge(pending.context, size);
-		pending.maxundo = n;
-	}
-
-	row = rowhash_insert(pending.rows, key, &found);
-	if (pending.nlevels > 0)
-	{
-		PendingUndo *undo = &pending.undo[pending.nundo++];
-
-		undo->row = *row;
-		undo->row.key = key;
-		undo->existed = found;
-	}
-	row->digest = digest;
-	row->command = command;
-}
-
-static uint64
-pending_row_key(uint32 watcher, const RowVersion *version)
-{
-	return hash_combine64(version->key,
-						  hash_combine64(hash_bytes_uint32_extended(watcher, 0),
-										 pending.epoch));
-}
-
-/* Whether a newer version of the row is pending already. */
-static bool
-pending_is_late(const PendingRow *row, const RowVersion *version)
-{
-	return row->command != InvalidCommandId &&
-		version->command != InvalidCommandId &&
-		version->command < row->command;
-}
-
 void
 pending_moved(uint32 watcher, const RowVersion *version)
 {
-	uint64		key;
-	PendingRow *row;
-
 	if (pending.context == NULL)
 		pending_start();
 	pending_enter_level();
-
-	key = pending_row_key(watcher, version);
-	row = rowhash_lookup(pending.rows, key);
-	if (row == NULL || !pending_is_late(row, version))
-		pending_set_row(key, 0, version->command);
+	rows_note(pending.rows, watcher, version, 0);
 }
 
 void
 pending_forget_rows(void)
 {
 	if (pending.context != NULL)
-		pending.epoch++;
+		rows_begin_anew(pending.rows);
 }
 
 bool
 pending_remembers_rows(void)
 {
-	return pending.context == NULL || !pending.forgot;
+	return pending.context == NULL || rows_are_complete(pending.rows);
 }
 
 /* --- collecting --- */
@@ -344,28 +227,16 @@ pending_count_of(uint32 watcher)
 void
 pending_add(const Change *change, const RowVersion *version)
 {
-	uint64		key = 0;
-	uint64		digest = 0;
-
 	if (pending.context == NULL)
 		pending_start();
 	pending_enter_level();
 
-	if (version != NULL)
-	{
-		PendingRow *row;
-
-		key = pending_row_key(change->watcher, version);
-		digest = change_digest(change);
-		row = rowhash_lookup(pending.rows, key);
-		if (row != NULL &&
-			(pending_is_late(row, version) || row->digest == digest))
-			return;
-	}
+	if (version != NULL &&
+		!rows_note(pending.rows, change->watcher, version,
+				   change_digest(change)))
+		return;
 
 	pending_count_of(change->watcher)->stored++;
-	if (version != NULL)
-		pending_set_row(key, digest, version->command);
 	store_add(&pending.store, change);
 	pending.nchanges++;
 }
@@ -578,22 +449,7 @@ pending_roll_back(PendingLevel *level)
 	memcpy(pending.counts, level->counts,
 		   level->ncounts * sizeof(PendingCount));
 
-	while (pending.nundo > level->nundo)
-	{
-		PendingUndo *undo = &pending.undo[--pending.nundo];
-		PendingRow *row = rowhash_lookup(pending.rows, undo->row.key);
-
-		/* rows forgotten since stay so */
-		if (row == NULL)
-			continue;
-		if (undo->existed)
-		{
-			row->digest = undo->row.digest;
-			row->command = undo->row.command;
-		}
-		else
-			rowhash_delete_item(pending.rows, row);
-	}
+	rows_roll_back(pending.rows, level->rows);
 }
 
 static void
@@ -630,7 +486,7 @@ pending_subxact_callback(SubXactEvent event,
 			level->nest = nest - 1;
 	}
 	if (pending.nlevels == 0)
-		pending.nundo = 0;
+		rows_forget_marks(pending.rows);
 }
 
 /* --- the end of the transaction --- */

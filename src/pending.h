@@ -10,22 +10,11 @@
 #ifndef ECTOWATCH_PENDING_H
 #define ECTOWATCH_PENDING_H
 
+#include "rows.h"
 #include "store.h"
 
 /* Registers the transaction callbacks; in _PG_init() only. */
 extern void pending_init(void);
-
-/*
- * Which row version a change is about: 'key' is a hash of the watcher's key,
- * 'command' the command that made the version.  A change is dropped when a
- * later version of the same key is pending already; for that the key has to
- * be unique, else 'command' is InvalidCommandId.
- */
-typedef struct RowVersion
-{
-	uint64		key;
-	CommandId	command;
-} RowVersion;
 
 /*
  * Adds a change to the current (sub)transaction, unless it equals the newest
