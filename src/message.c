@@ -453,6 +453,14 @@ message_column_differs(const MessageColumn *column,
 
 	if (anull || bnull)
 		return anull != bnull;
+
+	/* an unchanged long value need not be fetched to be known as such */
+	if (column->typlen == -1 &&
+		VARATT_IS_EXTERNAL_ONDISK(DatumGetPointer(avalue)) &&
+		VARATT_IS_EXTERNAL_ONDISK(DatumGetPointer(bvalue)) &&
+		memcmp(DatumGetPointer(avalue), DatumGetPointer(bvalue),
+			   VARSIZE_EXTERNAL(DatumGetPointer(avalue))) == 0)
+		return false;
 	return !datum_image_eq(avalue, bvalue, column->typbyval, column->typlen);
 }
 

@@ -299,6 +299,16 @@ count_total(const PendingCount *count)
 		count->over[CHANGE_DELETED];
 }
 
+static unsigned long
+pending_total(void)
+{
+	unsigned long total = 0;
+
+	for (int i = 0; i < pending.ncounts; i++)
+		total += count_total(&pending.counts[i]);
+	return total;
+}
+
 /* Whether something was counted that is not stored. */
 static bool
 pending_needs_summary(void)
@@ -656,13 +666,13 @@ pending_xact_callback(XactEvent event, void *arg pg_attribute_unused())
 			pending_abort();
 			break;
 		case XACT_EVENT_PRE_PREPARE:
-			if (pending.nchanges > 0 || pending_needs_summary())
+			if (pending_total() > 0)
 				ereport(ERROR,
 						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						 errmsg("cannot PREPARE a transaction that has changes of watched tables to deliver"),
-						 errdetail_plural("%u change waits for the end of this transaction.",
-										  "%u changes wait for the end of this transaction.",
-										  pending.nchanges, pending.nchanges),
+						 errdetail_plural("%lu change waits for the end of this transaction.",
+										  "%lu changes wait for the end of this transaction.",
+										  pending_total(), pending_total()),
 						 errhint("Use COMMIT, or remove the watchers of these tables with ectowatch_unwatch().")));
 			break;
 		case XACT_EVENT_PREPARE:
