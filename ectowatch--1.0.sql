@@ -172,6 +172,12 @@ CREATE PROCEDURE ectowatch_wait(
 COMMENT ON PROCEDURE ectowatch_wait(bigint, text[], interval, bigint) IS
 'wait for a change after a position, outside a transaction block without holding a snapshot; next_after is the position to go on from';
 
+CREATE FUNCTION ectowatch_wait_for(xid xid8, timeout interval DEFAULT NULL)
+RETURNS boolean
+    LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION ectowatch_wait_for(xid8, interval) IS
+'wait until a transaction has ended and its changes can be read; false if the timeout is over first';
+
 CREATE FUNCTION ectowatch_pending(
     OUT watcher text,
     OUT type text,

@@ -65,9 +65,8 @@ reader_sleep(Reader *reader, TimestampTz until)
 	return true;
 }
 
-/* When a wait of an interval ends; NULL is for ever. */
-static TimestampTz
-wait_until(FunctionCallInfo fcinfo, int n, long max_ms)
+TimestampTz
+reader_wait_until(FunctionCallInfo fcinfo, int n, long max_ms)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz until = DT_NOEND;
@@ -271,7 +270,7 @@ ectowatch_changes(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("max_changes must be greater than zero"),
 				 errhint("Use NULL for all changes.")));
-	until = wait_until(fcinfo, 3, ectowatch_max_wait);
+	until = reader_wait_until(fcinfo, 3, ectowatch_max_wait);
 
 	row_context = AllocSetContextCreate(CurrentMemoryContext, "ectowatch row",
 										ALLOCSET_DEFAULT_SIZES);
@@ -322,8 +321,8 @@ ectowatch_wait(PG_FUNCTION_ARGS)
 		elog(ERROR, "return type must be a row type");
 
 	/* with a snapshot held, as in ectowatch_changes(), not for ever */
-	until = wait_until(fcinfo, 2,
-					   release_snapshots(fcinfo) ? -1 : ectowatch_max_wait);
+	until = reader_wait_until(fcinfo, 2,
+							  release_snapshots(fcinfo) ? -1 : ectowatch_max_wait);
 
 	for (;;)
 	{

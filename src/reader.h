@@ -10,6 +10,7 @@
 #ifndef ECTOWATCH_READER_H
 #define ECTOWATCH_READER_H
 
+#include "datatype/timestamp.h"
 #include "fmgr.h"
 #include "nodes/pg_list.h"
 #include "utils/hsearch.h"
@@ -66,5 +67,12 @@ extern void reader_open(Reader *reader, FunctionCallInfo fcinfo);
  */
 extern ReaderResult reader_next(Reader *reader, RingRecord *record,
 								ReaderGap *gap);
+
+/*
+ * When a wait ends whose timeout is argument n, an interval: NULL is for
+ * ever.  It ends after max_ms at the latest, unless that is negative.
+ */
+extern TimestampTz reader_wait_until(FunctionCallInfo fcinfo, int n,
+									 long max_ms);
 
 #endif							/* ECTOWATCH_READER_H */

@@ -20,10 +20,10 @@
  *	wanted					set by anyone, once; cleared with the slot
  *	workers_seen			counted by workers, read by the launcher
  *	progress, watchers		stored by the worker, read by all
- *	lost, lost_any			added to by committing backends, taken by the
- *							worker: first the count, then, after a full
- *							barrier, the flag; the worker clears the flag
- *							first
+ *	lost, lost_added,		added to by committing backends, first lost[], then
+ *	lost_told				the number of additions; the worker reads that
+ *							before it looks through lost[], and stores it in
+ *							lost_told when nothing is left there
  *	changed, queue, ring	each with rules of its own
  *
  * Life of a slot's worker, and who moves it on:
@@ -77,7 +77,8 @@ struct Slot
 	SlotProgress progress;
 
 	char		pad[PG_CACHE_LINE_SIZE];
-	pg_atomic_uint32 lost_any;
+	pg_atomic_uint64 lost_added;
+	pg_atomic_uint64 lost_told;
 	pg_atomic_uint64 lost[SLOT_MAX_WATCHERS];
 	SlotWatcher watchers[SLOT_MAX_WATCHERS];
 
@@ -189,7 +190,8 @@ slot_claim(Slot *slot, Oid database)
 		memset(slot->lost, 0, sizeof(slot->lost));
 		memset(slot->watchers, 0, sizeof(slot->watchers));
 	}
-	pg_atomic_init_u32(&slot->lost_any, 0);
+	pg_atomic_init_u64(&slot->lost_added, 0);
+	pg_atomic_init_u64(&slot->lost_told, 0);
 	pg_atomic_init_u32(&slot->wanted, 0);
 	queue_init(slot_queue(slot), slot_queue_bytes(), slot_nbatches());
 	ring_init(slot_ring(slot), slot_ring_bytes());
@@ -322,32 +324,48 @@ void
 slot_add_lost(Slot *slot, uint32 watcher, uint64 changes)
 {
 	pg_atomic_fetch_add_u64(&slot->lost[watcher % SLOT_MAX_WATCHERS], changes);
-	pg_atomic_write_u32(&slot->lost_any, 1);
+	pg_atomic_fetch_add_u64(&slot->lost_added, 1);
+}
+
+uint64
+slot_lost_added(Slot *slot)
+{
+	return pg_atomic_read_u64(&slot->lost_added);
+}
+
+bool
+slot_lost_is_told(Slot *slot, uint64 added)
+{
+	bool		told = pg_atomic_read_u64(&slot->lost_told) >= added;
+
+	pg_read_barrier();
+	return told;
 }
 
 bool
 slot_has_lost(Slot *slot)
 {
-	return pg_atomic_read_u32(&slot->lost_any) != 0;
+	return !slot_lost_is_told(slot, slot_lost_added(slot));
 }
 
 uint64
 slot_next_lost(Slot *slot, uint32 *entry)
 {
-	pg_atomic_write_u32(&slot->lost_any, 0);
-	pg_memory_barrier();
+	uint64		added = slot_lost_added(slot);
 
+	pg_memory_barrier();
 	for (uint32 i = 0; i < SLOT_MAX_WATCHERS; i++)
 	{
 		uint64		lost = pg_atomic_read_u64(&slot->lost[i]);
 
 		if (lost > 0)
 		{
-			pg_atomic_write_u32(&slot->lost_any, 1);
 			*entry = i;
 			return lost;
 		}
 	}
+	pg_write_barrier();
+	pg_atomic_write_u64(&slot->lost_told, added);
 	return 0;
 }
 

@@ -121,6 +121,13 @@ extern int	slot_worker_pid(Slot *slot);
  */
 extern void slot_add_lost(Slot *slot, uint32 watcher, uint64 changes);
 
+/*
+ * How often that was called, and whether the gaps of so many calls are in
+ * the ring.
+ */
+extern uint64 slot_lost_added(Slot *slot);
+extern bool slot_lost_is_told(Slot *slot, uint64 added);
+
 /* --- the worker --- */
 
 /*

@@ -558,6 +558,7 @@ static bool
 worker_take(Worker *worker)
 {
 	uint64		bytes = 0;
+	bool		aborted = false;
 	bool		more = true;
 
 	while (bytes < TAKE_MAX_BYTES)
@@ -577,6 +578,7 @@ worker_take(Worker *worker)
 		{
 			queue_advance(worker->queue);
 			add_u64(&worker->progress->aborted, 1);
+			aborted = true;
 		}
 		else
 		{
@@ -586,6 +588,9 @@ worker_take(Worker *worker)
 	}
 	if (bytes > 0)
 		worker_publish(worker);
+	else if (aborted)
+		/* someone may wait for the queue to get this far (wait_for.c) */
+		ConditionVariableBroadcast(slot_changed(worker->slot));
 
 	/* later than the commits that it is about: who asks anew sees them */
 	if (slot_has_lost(worker->slot))
