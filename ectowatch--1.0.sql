@@ -58,6 +58,18 @@ GRANT SELECT ON TABLE ectowatch_registry TO PUBLIC;
 COMMENT ON TABLE ectowatch_registry IS
 'watchers as ectowatch keeps them; read view ectowatch_watchers instead';
 
+-- it is this database's, also where all tables are published
+ALTER TABLE ectowatch_registry REPLICA IDENTITY NOTHING;
+CREATE FUNCTION ectowatch_registry_filter() RETURNS trigger
+    LANGUAGE C VOLATILE AS 'MODULE_PATHNAME';
+REVOKE ALL ON FUNCTION ectowatch_registry_filter() FROM PUBLIC;
+COMMENT ON FUNCTION ectowatch_registry_filter() IS
+'trigger function of ectowatch_registry: keeps out what logical replication brings';
+CREATE TRIGGER ectowatch_registry_filter
+    BEFORE INSERT OR UPDATE OR DELETE ON ectowatch_registry
+    FOR EACH ROW EXECUTE FUNCTION ectowatch_registry_filter();
+ALTER TABLE ectowatch_registry ENABLE ALWAYS TRIGGER ectowatch_registry_filter;
+
 SELECT pg_catalog.pg_extension_config_dump('ectowatch_registry', '');
 SELECT pg_catalog.pg_extension_config_dump('ectowatch_watcher_ids', '');
 SELECT pg_catalog.pg_extension_config_dump('ectowatch_trigger_ids', '');

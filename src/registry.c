@@ -6,6 +6,20 @@
  * It is written as core writes catalogs: no SPI, no triggers, no rights but
  * those that the calling function checked.
  *
+ * It belongs to this database and must not be carried to another by logical
+ * replication: ids and names of tables mean something else there.  But a
+ * publication FOR ALL TABLES contains it, and core offers no way to keep an
+ * ordinary table out.  So
+ *
+ *	- rows are inserted with HEAP_INSERT_NO_LOGICAL, which leaves nothing to be
+ *	  decoded; and since an update has no such option, it is a deletion and an
+ *	  insertion.  The table has REPLICA IDENTITY NOTHING: a deletion is decoded
+ *	  without a row, and pgoutput sends nothing.
+ *	- A subscriber's initial copy reads the table as it is.  There, a BEFORE
+ *	  trigger that fires for such workers too takes the rows away.  It also
+ *	  protects against what a COPY into the publisher's registry (restoring
+ *	  a dump) sends.
+ *
  * Copyright (c) 2026, the ectowatch authors
  *
  *-------------------------------------------------------------------------
@@ -17,9 +31,13 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/xact.h"
+#include "catalog/index.h"
 #include "catalog/indexing.h"
 #include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "executor/tuptable.h"
 #include "miscadmin.h"
+#include "replication/logicalworker.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -29,6 +47,8 @@
 #include "utils/syscache.h"
 
 #include "registry.h"
+
+PG_FUNCTION_INFO_V1(ectowatch_registry_filter);
 
 int
 registry_event(const char *event)
@@ -251,12 +271,47 @@ registry_lookup(Relation registry, uint32 id)
 	return tuple;
 }
 
+/* As CatalogTupleInsert(), but not for logical decoding. */
+static void
+registry_put(Relation registry, HeapTuple tuple)
+{
+	CatalogIndexState indexes = CatalogOpenIndexes(registry);
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(registry),
+													&TTSOpsHeapTuple);
+
+	heap_insert(registry, tuple, GetCurrentCommandId(true),
+				HEAP_INSERT_NO_LOGICAL, NULL);
+	ExecStoreHeapTuple(tuple, slot, false);
+	for (int i = 0; i < indexes->ri_NumIndices; i++)
+	{
+		IndexInfo  *info = indexes->ri_IndexRelationInfo[i];
+		Relation	index = indexes->ri_IndexRelationDescs[i];
+		Datum		values[INDEX_MAX_KEYS];
+		bool		nulls[INDEX_MAX_KEYS];
+
+		/* those of CREATE EXTENSION, and plain ones of an administrator */
+		if (!info->ii_ReadyForInserts)
+			continue;
+		if (info->ii_Expressions != NIL || info->ii_Predicate != NIL ||
+			info->ii_ExclusionOps != NULL)
+			elog(ERROR, "index \"%s\" cannot be on table \"%s\"",
+				 RelationGetRelationName(index), REGISTRY_NAME);
+		FormIndexDatum(info, slot, NULL, values, nulls);
+		index_insert(index, values, nulls, &tuple->t_self, registry,
+					 index->rd_index->indisunique ?
+					 UNIQUE_CHECK_YES : UNIQUE_CHECK_NO,
+					 false, info);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	CatalogCloseIndexes(indexes);
+}
+
 void
 registry_insert(const WatcherDef *def)
 {
 	Relation	registry = table_open(watcher_registry_oid(), RowExclusiveLock);
 
-	CatalogTupleInsert(registry, registry_form(registry, def));
+	registry_put(registry, registry_form(registry, def));
 	table_close(registry, NoLock);
 	registry_invalidate(def->relation);
 }
@@ -270,7 +325,8 @@ registry_update(const WatcherDef *def)
 
 	if (!HeapTupleIsValid(current))
 		elog(ERROR, "watcher %u is not in the registry", def->id);
-	CatalogTupleUpdate(registry, &current->t_self, tuple);
+	simple_heap_delete(registry, &current->t_self);
+	registry_put(registry, tuple);
 	table_close(registry, NoLock);
 	registry_invalidate(def->relation);
 }
@@ -303,4 +359,26 @@ registry_remove(const WatcherDef *def)
 	if (removed)
 		registry_invalidate(def->relation);
 	return removed;
+}
+
+/*
+ * The trigger of the registry: takes away what comes from a publisher.  It
+ * works in the same way where the library was not loaded at server start.
+ */
+Datum
+ectowatch_registry_filter(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigdata = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) ||
+		!TRIGGER_FIRED_BEFORE(trigdata->tg_event) ||
+		!TRIGGER_FIRED_FOR_ROW(trigdata->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"%s\" is the trigger of table \"%s\" only",
+						"ectowatch_registry_filter", REGISTRY_NAME)));
+	if (IsLogicalWorker())
+		return PointerGetDatum(NULL);
+	return PointerGetDatum(TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event) ?
+						   trigdata->tg_newtuple : trigdata->tg_trigtuple);
 }
