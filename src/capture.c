@@ -44,6 +44,17 @@
 
 PG_FUNCTION_INFO_V1(ectowatch_capture);
 
+/*
+ * Whether a watcher hears what is written now: one that is not replicated
+ * does not hear what replication writes, though the trigger may fire for it.
+ */
+static bool
+is_heard(bool replicated)
+{
+	return replicated ||
+		SessionReplicationRole != SESSION_REPLICATION_ROLE_REPLICA;
+}
+
 /* Whether this transaction has deleted or replaced a row version. */
 static bool
 tuple_is_superseded(HeapTuple tuple)
@@ -285,7 +296,7 @@ capture_partition_truncated(Oid origin)
 		WatcherDef *def = lfirst(lc);
 		ChangeParts parts;
 
-		if (!(def->events & EVENT_TRUNCATED))
+		if (!(def->events & EVENT_TRUNCATED) || !is_heard(def->replicated))
 			continue;
 		pending_forget_rows();
 		parts = capture_parts(def, origin, watcher_relation_name(origin));
@@ -390,6 +401,8 @@ ectowatch_capture(PG_FUNCTION_ARGS)
 		const WatcherPlan *watcher = &plan->watchers[i];
 		ChangeParts parts;
 
+		if (!is_heard(watcher->def->replicated))
+			continue;
 		if (per_row && !ectowatch_mute)
 		{
 			capture_row(plan, watcher, type, trigdata);

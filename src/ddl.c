@@ -36,7 +36,6 @@
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "commands/extension.h"
-#include "commands/trigger.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "tcop/utility.h"
@@ -243,8 +242,6 @@ after_truncate(const Truncation *done)
 	List	   *told = NIL;
 	ListCell   *lc;
 
-	if (SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA)
-		return;
 	foreach(lc, done->relations)
 	{
 		ListCell   *la;

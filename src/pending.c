@@ -32,7 +32,8 @@
  *	  removed.
  *
  * PREPARE TRANSACTION is refused while changes are pending, for nothing of
- * ours would be called when it is committed.
+ * ours would be called when it is committed.  But where logical replication
+ * prepares, they are lost, and a gap says so at once.
  *
  * Subtransactions: the state before the first change of each nesting level is
  * kept in level[]; rows.c can be set back too.
@@ -47,6 +48,7 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "portability/instr_time.h"
+#include "replication/logicalworker.h"
 #include "storage/latch.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -600,6 +602,23 @@ pending_pre_commit(void)
 	WAIT_POINT_INTERRUPTIBLE("reserved");
 }
 
+/*
+ * The apply worker of a two-phase subscription prepares what its publisher
+ * has prepared.  An error would stop replication for good.
+ */
+static void
+pending_lose(void)
+{
+	pending.slot = slot_attach();
+	if (pending.slot == NULL)
+	{
+		pending_warn_no_slot();
+		return;
+	}
+	slot_request_worker(pending.slot);
+	pending.lost = true;
+}
+
 static void
 pending_commit(void)
 {
@@ -666,7 +685,9 @@ pending_xact_callback(XactEvent event, void *arg pg_attribute_unused())
 			pending_abort();
 			break;
 		case XACT_EVENT_PRE_PREPARE:
-			if (pending_total() > 0)
+			if (pending_total() > 0 && IsLogicalWorker())
+				pending_lose();
+			else if (pending_total() > 0)
 				ereport(ERROR,
 						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						 errmsg("cannot PREPARE a transaction that has changes of watched tables to deliver"),
@@ -676,7 +697,10 @@ pending_xact_callback(XactEvent event, void *arg pg_attribute_unused())
 						 errhint("Use COMMIT, or remove the watchers of these tables with ectowatch_unwatch().")));
 			break;
 		case XACT_EVENT_PREPARE:
-			pending_abort();	/* what is here was rolled back */
+			if (pending.lost)
+				pending_commit();
+			else
+				pending_abort();	/* what is here was rolled back */
 			break;
 		case XACT_EVENT_PARALLEL_PRE_COMMIT:
 		case XACT_EVENT_PARALLEL_COMMIT:

@@ -7,6 +7,9 @@
  * the name of the capture function, so nothing depends on columns, and what
  * watchers ask for can change without it.
  *
+ * A trigger that a replicated watcher needs fires ALWAYS; that others do not
+ * hear what replication writes is up to capture.c, so it may stay so.
+ *
  * A trigger that no watcher needs any longer is dropped if its table, with all
  * partitions, can be locked at once.  If not, it stays, and does nothing: DROP
  * TRIGGER needs an AccessExclusiveLock, and while that waits, so do all
@@ -76,9 +79,12 @@ trigger_type(int event)
 		 TRIGGER_TYPE_STATEMENT : TRIGGER_TYPE_ROW);
 }
 
-/* Clones of a parent's trigger are the parent's. */
-int
-triggers_of(Oid relation, int events, Oid *triggers)
+/*
+ * Clones of a parent's trigger are the parent's.  'always' is set to the events
+ * that have one that fires ALWAYS; of several for one event, the result is that.
+ */
+static int
+find_triggers(Oid relation, int events, Oid *triggers, int *always)
 {
 	Oid			function = capture_function();
 	Relation	pg_trigger = table_open(TriggerRelationId, AccessShareLock);
@@ -87,6 +93,7 @@ triggers_of(Oid relation, int events, Oid *triggers)
 	HeapTuple	tuple;
 	int			found = 0;
 
+	*always = 0;
 	ScanKeyInit(&key, Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ,
 				ObjectIdGetDatum(relation));
 	scan = systable_beginscan(pg_trigger, TriggerRelidNameIndexId, true, NULL,
@@ -105,14 +112,55 @@ triggers_of(Oid relation, int events, Oid *triggers)
 			if ((events & (1 << i)) && form->tgtype == trigger_type(i))
 			{
 				found |= 1 << i;
-				if (triggers)
+				if (triggers && !(*always & (1 << i)))
 					triggers[i] = form->oid;
+				if (form->tgenabled == TRIGGER_FIRES_ALWAYS)
+					*always |= 1 << i;
 			}
 		}
 	}
 	systable_endscan(scan);
 	table_close(pg_trigger, AccessShareLock);
 	return found;
+}
+
+int
+triggers_of(Oid relation, int events, Oid *triggers)
+{
+	int			always;
+
+	return find_triggers(relation, events, triggers, &always);
+}
+
+int
+triggers_missing(Oid relation, int events, bool replicated)
+{
+	int			always;
+	int			found = find_triggers(relation, events, NULL, &always);
+
+	return events & ~(replicated ? always : found);
+}
+
+static char *
+trigger_name(Oid trigger)
+{
+	Relation	pg_trigger = table_open(TriggerRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	char	   *name;
+
+	ScanKeyInit(&key, Anum_pg_trigger_oid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(trigger));
+	scan = systable_beginscan(pg_trigger, TriggerOidIndexId, true, NULL,
+							  1, &key);
+	tuple = systable_getnext(scan);
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "trigger %u does not exist", trigger);
+	name = pstrdup(NameStr(((Form_pg_trigger) GETSTRUCT(tuple))->tgname));
+	systable_endscan(scan);
+	table_close(pg_trigger, AccessShareLock);
+	return name;
 }
 
 /*
@@ -144,16 +192,37 @@ create_trigger(Oid relation, int event)
 	CommandCounterIncrement();
 }
 
-void
-triggers_create_missing(Oid relation, int events)
+/* As ALTER TABLE ... ENABLE ALWAYS TRIGGER, with the clones on partitions. */
+static void
+set_always(Oid relation, int events)
 {
-	int			missing = events & ~triggers_of(relation, events, NULL);
+	Oid			triggers[NEVENTS];
+	int			found = triggers_of(relation, events, triggers);
+	Relation	rel = table_open(relation, NoLock);
+
+	for (int i = 0; i < NEVENTS; i++)
+	{
+		if (found & (1 << i))
+			EnableDisableTriggerNew(rel, trigger_name(triggers[i]),
+									TRIGGER_FIRES_ALWAYS, true, true,
+									ShareRowExclusiveLock);
+	}
+	table_close(rel, NoLock);
+	CommandCounterIncrement();
+}
+
+void
+triggers_create_missing(Oid relation, int events, bool replicated)
+{
+	int			missing = triggers_missing(relation, events, false);
 
 	for (int i = 0; i < NEVENTS; i++)
 	{
 		if (missing & (1 << i))
 			create_trigger(relation, i);
 	}
+	if (replicated)
+		set_always(relation, triggers_missing(relation, events, true));
 }
 
 /*

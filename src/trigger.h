@@ -21,10 +21,16 @@
 extern int	triggers_of(Oid relation, int events, Oid *triggers);
 
 /*
- * Creates those that are missing.  The caller holds ShareRowExclusiveLock on
+ * Those of the events whose trigger is not there, or, for a replicated watcher,
+ * does not fire for what replication writes.  Takes no lock either.
+ */
+extern int	triggers_missing(Oid relation, int events, bool replicated);
+
+/*
+ * Creates those that are missing, or makes them fire ALWAYS.  The caller holds ShareRowExclusiveLock on
  * the relation if there are any, and has checked its ownership.
  */
-extern void triggers_create_missing(Oid relation, int events);
+extern void triggers_create_missing(Oid relation, int events, bool replicated);
 
 /*
  * Drops those for which there is no watcher any longer, if the relation and

@@ -122,7 +122,8 @@ is_in_place(const WatcherDef *wanted, const WatcherDef *existing)
 		(wanted->application == NULL ||
 		 (existing->application != NULL &&
 		  strcmp(existing->application, wanted->application) == 0)) &&
-		triggers_of(wanted->relation, wanted->events, NULL) == wanted->events;
+		triggers_missing(wanted->relation, wanted->events,
+						 wanted->replicated) == 0;
 }
 
 /* An application's watchers are not another's to declare. */
@@ -157,8 +158,9 @@ watch_put(WatcherDef *wanted, const char *caller)
 
 		LockRelationOid(watcher_registry_oid(), ShareUpdateExclusiveLock);
 		LockRelationOid(wanted->relation,
-						triggers_of(wanted->relation, wanted->events, NULL) ==
-						wanted->events ? AccessShareLock : ShareRowExclusiveLock);
+						triggers_missing(wanted->relation, wanted->events,
+										 wanted->replicated) == 0 ?
+						AccessShareLock : ShareRowExclusiveLock);
 		validate_watcher(wanted);
 		check_owner(wanted->relation);
 		existing = options_find_identity(wanted);
@@ -188,7 +190,8 @@ watch_put(WatcherDef *wanted, const char *caller)
 		wanted->run = slot_run();
 		registry_insert(wanted);
 	}
-	triggers_create_missing(wanted->relation, wanted->events);
+	triggers_create_missing(wanted->relation, wanted->events,
+							wanted->replicated);
 	if (ectowatch_debug || wanted->debug)
 		ereport(LOG,
 				(errmsg("ectowatch: %s watcher \"%s\" for event %s of relation %s",
