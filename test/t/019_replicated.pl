@@ -79,6 +79,13 @@ my ($trigger) = $subscriber->safe_psql('postgres',
 $subscriber->safe_psql('postgres', qq{ALTER TABLE users ENABLE TRIGGER "$trigger"; $replicated});
 is(triggers('users'), 'A|4', 'replicated: made to fire always again');
 
+# ectowatch_alter() does the same
+$subscriber->safe_psql('postgres', q{
+	CREATE TABLE later (id int PRIMARY KEY);
+	SELECT ectowatch_watch('later', 'inserted');
+	SELECT ectowatch_alter('later_inserted', replicated => true)});
+is(triggers('later'), 'A|1', 'replicated by ectowatch_alter()');
+
 # ---------- the initial copy
 
 my $start = $subscriber->safe_psql('postgres', 'SELECT ectowatch_position()');
