@@ -149,6 +149,84 @@ COMMENT ON FUNCTION ectowatch_declare(text, jsonb, boolean) IS
 'create or replace all watchers of an application, tell which others it has, and with cleanup remove those';
 
 --
+-- Subscribing
+--
+CREATE FUNCTION ectowatch_channel(watcher text) RETURNS text
+    LANGUAGE C VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION ectowatch_channel(text) IS
+'the channel of a watcher';
+
+CREATE FUNCTION ectowatch_channel(watcher text, key text) RETURNS text
+    LANGUAGE C VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION ectowatch_channel(text, text) IS
+'the narrowed channel of a key';
+
+CREATE FUNCTION ectowatch_channel(watcher text, key anynonarray) RETURNS text
+    LANGUAGE C VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION ectowatch_channel(text, anynonarray) IS
+'the narrowed channel of a key';
+
+CREATE FUNCTION ectowatch_channel(watcher text, column_name text, value text) RETURNS text
+    LANGUAGE C VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION ectowatch_channel(text, text, text) IS
+'the narrowed channel of a value of a column';
+
+CREATE FUNCTION ectowatch_channel(watcher text, column_name text, value anynonarray) RETURNS text
+    LANGUAGE C VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION ectowatch_channel(text, text, anynonarray) IS
+'the narrowed channel of a value of a column';
+
+CREATE FUNCTION ectowatch_subscribe(watcher text) RETURNS text
+    LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION ectowatch_subscribe(text) IS
+'LISTEN to a watcher; returns the channel';
+
+CREATE FUNCTION ectowatch_subscribe(watcher text, key text) RETURNS text
+    LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION ectowatch_subscribe(text, text) IS
+'LISTEN to a key of a watcher; returns the channel';
+
+CREATE FUNCTION ectowatch_subscribe(watcher text, key anynonarray) RETURNS text
+    LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION ectowatch_subscribe(text, anynonarray) IS
+'LISTEN to a key of a watcher; returns the channel';
+
+CREATE FUNCTION ectowatch_subscribe(watcher text, column_name text, value text) RETURNS text
+    LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION ectowatch_subscribe(text, text, text) IS
+'LISTEN to a value of a column of a watcher; returns the channel';
+
+CREATE FUNCTION ectowatch_subscribe(watcher text, column_name text, value anynonarray) RETURNS text
+    LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION ectowatch_subscribe(text, text, anynonarray) IS
+'LISTEN to a value of a column of a watcher; returns the channel';
+
+CREATE FUNCTION ectowatch_unsubscribe(watcher text) RETURNS text
+    LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION ectowatch_unsubscribe(text) IS
+'UNLISTEN what ectowatch_subscribe() with the same argument listens to';
+
+CREATE FUNCTION ectowatch_unsubscribe(watcher text, key text) RETURNS text
+    LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION ectowatch_unsubscribe(text, text) IS
+'UNLISTEN what ectowatch_subscribe() with the same arguments listens to';
+
+CREATE FUNCTION ectowatch_unsubscribe(watcher text, key anynonarray) RETURNS text
+    LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION ectowatch_unsubscribe(text, anynonarray) IS
+'UNLISTEN what ectowatch_subscribe() with the same arguments listens to';
+
+CREATE FUNCTION ectowatch_unsubscribe(watcher text, column_name text, value text) RETURNS text
+    LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION ectowatch_unsubscribe(text, text, text) IS
+'UNLISTEN what ectowatch_subscribe() with the same arguments listens to';
+
+CREATE FUNCTION ectowatch_unsubscribe(watcher text, column_name text, value anynonarray) RETURNS text
+    LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION ectowatch_unsubscribe(text, text, anynonarray) IS
+'UNLISTEN what ectowatch_subscribe() with the same arguments listens to';
+
+--
 -- Reading
 --
 CREATE FUNCTION ectowatch_position() RETURNS bigint
@@ -306,3 +384,29 @@ CREATE VIEW ectowatch_stat_watchers AS
 GRANT SELECT ON ectowatch_stat_watchers TO PUBLIC;
 COMMENT ON VIEW ectowatch_stat_watchers IS
 'what was delivered of each watcher since the server started';
+
+CREATE FUNCTION ectowatch_stat_subscriptions_get(
+    OUT pid integer,
+    OUT watcher text,
+    OUT channel text,
+    OUT narrowed boolean,
+    OUT since timestamp with time zone
+) RETURNS SETOF record
+    LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 100 AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION ectowatch_stat_subscriptions_get() IS
+'what view ectowatch_stat_subscriptions shows of subscriptions';
+
+CREATE VIEW ectowatch_stat_subscriptions AS
+    SELECT s.pid,
+           s.watcher,
+           s.channel,
+           s.narrowed,
+           s.since,
+           a.usename,
+           a.application_name,
+           a.client_addr
+    FROM ectowatch_stat_subscriptions_get() s
+    LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid OPERATOR(pg_catalog.=) s.pid;
+GRANT SELECT ON ectowatch_stat_subscriptions TO PUBLIC;
+COMMENT ON VIEW ectowatch_stat_subscriptions IS
+'who listens to which channel of a watcher, a row per session and channel';

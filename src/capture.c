@@ -136,6 +136,8 @@ capture_old_values(StringInfo old, const WatcherPlan *watcher,
 													 watcher->ncolumns, wanted,
 													 watcher->nkeys, &keys_len);
 
+		if (!complete)
+			parts->flags |= CHANGE_OLD_CUT;
 		if (watcher->def->old_values && !complete)
 			parts->flags |= CHANGE_PARTIAL;
 		parts->old = old->data;

@@ -60,6 +60,9 @@ typedef enum ChangeDelivery
 /* What happens to it goes to the server log. */
 #define CHANGE_DEBUG		0x08
 
+/* Of the old values that changed some are missing. */
+#define CHANGE_OLD_CUT		0x10
+
 typedef struct Change
 {
 	uint32		size;			/* of the whole, a multiple of 8 */

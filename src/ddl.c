@@ -17,7 +17,7 @@
  * to mean another one.  Who has no right to the command does not disturb the
  * worker: core refuses him.
  *
- * LISTEN starts the database's worker, if the extension is there.
+ * Sessions: what LISTEN and UNLISTEN mean for us is listen.c's business.
  *
  * Copyright (c) 2026, the ectowatch authors
  *
@@ -26,7 +26,6 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "access/xlog.h"
 #include "catalog/dependency.h"
 #include "catalog/objectaccess.h"
 #include "catalog/partition.h"
@@ -35,7 +34,6 @@
 #include "catalog/pg_database.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
-#include "commands/extension.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "tcop/utility.h"
@@ -47,6 +45,7 @@
 #include "capture.h"
 #include "ddl.h"
 #include "ectowatch.h"
+#include "listen.h"
 #include "slot.h"
 #include "watcher.h"
 
@@ -209,19 +208,6 @@ before_utility(Node *statement)
 }
 
 static void
-after_listen(void)
-{
-	Slot	   *slot;
-
-	if (RecoveryInProgress() ||
-		!OidIsValid(get_extension_oid(ECTOWATCH_NAME, true)))
-		return;
-	slot = slot_attach();
-	if (slot != NULL)
-		slot_request_worker(slot);
-}
-
-static void
 next_process_utility(PlannedStmt *pstmt, const char *queryString,
 					 bool readOnlyTree, ProcessUtilityContext context,
 					 ParamListInfo params, QueryEnvironment *queryEnv,
@@ -266,8 +252,7 @@ ddl_process_utility(PlannedStmt *pstmt, const char *queryString,
 					ParamListInfo params, QueryEnvironment *queryEnv,
 					DestReceiver *dest, QueryCompletion *qc)
 {
-	/* the statement may be gone when it has been executed */
-	bool		is_listen = IsA(pstmt->utilityStmt, ListenStmt);
+	ListenCommand listen;
 
 	if (IsA(pstmt->utilityStmt, TruncateStmt))
 	{
@@ -289,11 +274,11 @@ ddl_process_utility(PlannedStmt *pstmt, const char *queryString,
 		return;
 	}
 
+	listen_read(&listen, pstmt->utilityStmt);
 	before_utility(pstmt->utilityStmt);
 	next_process_utility(pstmt, queryString, readOnlyTree, context,
 						 params, queryEnv, dest, qc);
-	if (is_listen)
-		after_listen();
+	listen_follow(&listen);
 }
 
 /* --- tables --- */

@@ -31,7 +31,9 @@
  *	worker		the background worker of one database
  *	launcher	the background worker that starts them
  *	slot		the shared memory of one database
- *	channel		what clients LISTEN to
+ *	channel		what clients LISTEN to; a narrowed one carries one key or one
+ *				column value of a watcher
+ *	subscription	a session that listens to a channel of a watcher
  *	gap			a change that says that others are missing
  *
  * Copyright (c) 2026, the ectowatch authors
@@ -60,6 +62,7 @@
 #include "pending.h"
 #include "slot.h"
 #include "spill.h"
+#include "subscription.h"
 
 PG_MODULE_MAGIC;
 
@@ -74,6 +77,9 @@ int			ectowatch_queue_timeout = 5;
 
 /* Room for the newest changes, per database. */
 int			ectowatch_ring_size = 32 * 1024;
+
+/* How many subscriptions a database's sessions may have. */
+int			ectowatch_max_subscriptions = 8192;
 
 /* Memory for a transaction's changes, beyond which they go to a file. */
 int			ectowatch_pending_memory = 16 * 1024;
@@ -99,6 +105,7 @@ ectowatch_shmem_request(void)
 
 	RequestAddinShmemSpace(slot_shmem_size());
 	RequestNamedLWLockTranche(ECTOWATCH_NAME, 1);
+	RequestNamedLWLockTranche(SUBSCRIPTION_TRANCHE, ectowatch_max_databases);
 }
 
 static void
@@ -143,6 +150,12 @@ ectowatch_define_settings(void)
 							&ectowatch_ring_size,
 							32 * 1024, 1024, INT_MAX / 2, PGC_POSTMASTER,
 							GUC_UNIT_KB,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("ectowatch.max_subscriptions",
+							"Sets how many subscriptions the sessions of a database may have.",
+							"A session has one for each channel of a watcher to which it listens.",
+							&ectowatch_max_subscriptions,
+							8192, 1, 1024 * 1024, PGC_POSTMASTER, 0,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("ectowatch.pending_memory",
 							"Sets the memory for the changes of a transaction.",
@@ -191,6 +204,7 @@ _PG_init(void)
 	shmem_startup_hook = ectowatch_shmem_startup;
 	pending_init();
 	ddl_init();
+	subscription_init();
 	launcher_init();
 	preloaded = true;
 }

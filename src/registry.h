@@ -16,6 +16,7 @@
 
 #define REGISTRY_NAME				"ectowatch_registry"
 #define REGISTRY_RELATION_INDEX		"ectowatch_registry_relation_idx"
+#define REGISTRY_NAME_INDEX			"ectowatch_registry_name_key"
 
 #define Anum_registry_id				1
 #define Anum_registry_name				2

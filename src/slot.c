@@ -24,7 +24,8 @@
  *	lost_told				the number of additions; the worker reads that
  *							before it looks through lost[], and stores it in
  *							lost_told when nothing is left there
- *	changed, queue, ring	each with rules of its own
+ *	changed, queue, ring,	each with rules of its own
+ *	subscriptions
  *
  * Life of a slot's worker, and who moves it on:
  *
@@ -61,6 +62,7 @@
 #include "ectowatch.h"
 #include "slot.h"
 #include "spill.h"
+#include "subscription.h"
 
 #define NO_PROC		PG_UINT32_MAX
 
@@ -82,7 +84,7 @@ struct Slot
 	pg_atomic_uint64 lost[SLOT_MAX_WATCHERS];
 	SlotWatcher watchers[SLOT_MAX_WATCHERS];
 
-	/* queue and ring follow */
+	/* queue, ring and subscriptions follow */
 };
 
 typedef struct SlotControl
@@ -134,10 +136,17 @@ slot_ring_offset(void)
 }
 
 static Size
-slot_stride(void)
+slot_subscriptions_offset(void)
 {
 	return CACHELINEALIGN(add_size(slot_ring_offset(),
 								   ring_shmem_size(slot_ring_bytes())));
+}
+
+static Size
+slot_stride(void)
+{
+	return CACHELINEALIGN(add_size(slot_subscriptions_offset(),
+								   subscription_shmem_size()));
 }
 
 Size
@@ -156,6 +165,7 @@ slot_shmem_init(void)
 	control = ShmemInitStruct(ECTOWATCH_NAME, slot_shmem_size(), &found);
 	slots = (char *) control + CACHELINEALIGN(sizeof(SlotControl));
 	my_slot = NULL;
+	subscription_shmem_startup();
 	if (found)
 		return;
 
@@ -195,6 +205,9 @@ slot_claim(Slot *slot, Oid database)
 	pg_atomic_init_u32(&slot->wanted, 0);
 	queue_init(slot_queue(slot), slot_queue_bytes(), slot_nbatches());
 	ring_init(slot_ring(slot), slot_ring_bytes());
+	subscription_shmem_claim(slot_subscriptions(slot),
+							 (int) (((char *) slot - slots) / slot_stride()),
+							 slot->used);
 	slot->used = true;
 	slot->barred = 0;
 	slot->database = database;
@@ -260,6 +273,12 @@ Ring *
 slot_ring(Slot *slot)
 {
 	return (Ring *) ((char *) slot + slot_ring_offset());
+}
+
+Subscriptions *
+slot_subscriptions(Slot *slot)
+{
+	return (Subscriptions *) ((char *) slot + slot_subscriptions_offset());
 }
 
 SlotProgress *

@@ -19,6 +19,7 @@
 #include "ring.h"
 
 typedef struct Slot Slot;
+typedef struct Subscriptions Subscriptions;
 
 /*
  * Watchers of one database at a time.  Ids of living watchers differ modulo
@@ -96,6 +97,7 @@ extern Oid	slot_database(Slot *slot);
 extern Queue *slot_queue(Slot *slot);
 extern Ring *slot_ring(Slot *slot);
 extern SlotProgress *slot_progress(Slot *slot);
+extern Subscriptions *slot_subscriptions(Slot *slot);
 
 /* The entry that belongs to a watcher's id; check the id in it. */
 extern SlotWatcher *slot_watcher(Slot *slot, uint32 id);

@@ -32,6 +32,7 @@
 #include "access/xact.h"
 #include "catalog/indexing.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_collation.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
@@ -544,16 +545,27 @@ watcher_list(Oid relation)
 WatcherDef *
 watcher_find(const char *name)
 {
-	ListCell   *lc;
+	Oid			registry_oid = watcher_registry_oid();
+	Relation	registry = OidIsValid(registry_oid) ?
+	try_table_open(registry_oid, AccessShareLock) : NULL;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	WatcherDef *def = NULL;
 
-	foreach(lc, watcher_list(InvalidOid))
-	{
-		WatcherDef *def = lfirst(lc);
-
-		if (strcmp(def->name, name) == 0)
-			return def;
-	}
-	return NULL;
+	if (registry == NULL)
+		return NULL;
+	ScanKeyEntryInitialize(&key, 0, Anum_registry_name, BTEqualStrategyNumber,
+						   InvalidOid, DEFAULT_COLLATION_OID, F_TEXTEQ,
+						   CStringGetTextDatum(name));
+	scan = systable_beginscan(registry, own_relation(REGISTRY_NAME_INDEX),
+							  true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+		def = registry_read(registry, tuple);
+	systable_endscan(scan);
+	table_close(registry, AccessShareLock);
+	return def;
 }
 
 bool
