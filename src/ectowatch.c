@@ -15,6 +15,10 @@
  *		reader.c	 with the SQL of read.c and snapshot.c, if rights.c lets them;
  *		notify.c	 and sends it to LISTEN channels.
  *
+ * Of narrowed channels, channel.c says what they are called, narrow.c to which a
+ * change goes, subscription.c to which somebody listens, as listen.c has seen;
+ * subscribe.c has the functions for those who want to.
+ *
  * Words, each used for one thing only:
  *
  *	watcher		a named standing request: tell me when rows of this table are
