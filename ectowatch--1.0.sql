@@ -246,7 +246,8 @@ CREATE FUNCTION ectowatch_changes(
     OUT "values" jsonb,
     OUT old_values jsonb,
     OUT xid xid8,
-    OUT committed_at timestamp with time zone
+    OUT committed_at timestamp with time zone,
+    OUT context jsonb
 ) RETURNS SETOF record
     LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1000 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION ectowatch_changes(bigint, text[], integer, interval) IS
@@ -273,7 +274,8 @@ CREATE FUNCTION ectowatch_pending(
     OUT type text,
     OUT relation text,
     OUT "values" jsonb,
-    OUT old_values jsonb
+    OUT old_values jsonb,
+    OUT context jsonb
 ) RETURNS SETOF record
     LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION ectowatch_pending() IS

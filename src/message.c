@@ -19,6 +19,8 @@
  */
 #include "postgres.h"
 
+#include <ctype.h>
+
 #include "access/detoast.h"
 #include "access/transam.h"
 #include "access/xact.h"
@@ -43,12 +45,6 @@
 
 #include "context.h"
 #include "message.h"
-
-/*
- * NOTIFY takes payloads of less than 8000 bytes: async.c's
- * NOTIFY_PAYLOAD_MAX_LENGTH, which is private there.
- */
-#define CHANNEL_MAX_PAYLOAD		(BLCKSZ - NAMEDATALEN - 128 - 1)
 
 /* Settings on which output depends, and what they are while we render. */
 typedef struct OutputSettings
@@ -464,45 +460,88 @@ message_column_differs(const MessageColumn *column,
 	return !datum_image_eq(avalue, bvalue, column->typbyval, column->typlen);
 }
 
+/* The part of a JSON object that is shown. */
+static void
+append_shown(StringInfo out, const char *json, uint32 shown, uint32 len)
+{
+	appendBinaryStringInfo(out, json, shown);
+	if (shown < len)
+		appendStringInfoChar(out, '}');
+}
+
 void
-message_for_channel(StringInfo out, const Change *change, uint64 position)
+message_append_old(StringInfo out, const Change *change)
+{
+	append_shown(out, change_old(change), change->old_shown, change->old_len);
+}
+
+void
+message_append_context(StringInfo out, const Change *change, uint32 of,
+					   bool brief)
+{
+	const char *context = change_context(change);
+	uint32		start = 1;
+
+	Assert(change->context_len >= 2 && context[0] == '{');
+	if (brief)
+		start = change->context_len - 1;
+	while (start < change->context_len - 1 &&
+		   isspace((unsigned char) context[start]))
+		start++;
+
+	appendStringInfoChar(out, '{');
+	if (of > 0)
+	{
+		appendStringInfo(out, "\"changes\":%u", of);
+		if (start < change->context_len - 1)
+			appendStringInfoChar(out, ',');
+	}
+	appendBinaryStringInfo(out, context + start, change->context_len - start);
+}
+
+void
+message_for_channel(StringInfo out, const Change *change, uint64 position,
+					uint32 of, int max)
 {
 	bool		partial = (change->flags & CHANGE_PARTIAL) != 0;
+	bool		context = change->context_len > 0;
+	bool		old = change->old_shown > 0;
 	uint32		values_len = change->values_len;
-	uint32		old_len = change->old_shown;
 
 	for (;;)
 	{
 		resetStringInfo(out);
 		appendStringInfo(out, "{\"type\":\"%s\",\"values\":",
 						 change_type_name(change->type));
-		if (values_len == change->values_len)
-			appendBinaryStringInfo(out, change_values(change), values_len);
-		else
-		{
-			appendBinaryStringInfo(out, change_values(change), values_len);
-			appendStringInfoChar(out, '}');
-		}
-		if (old_len > 0)
+		append_shown(out, change_values(change), values_len, change->values_len);
+		if (old)
 		{
 			appendStringInfoString(out, ",\"old\":");
-			appendBinaryStringInfo(out, change_old(change), old_len);
-			if (old_len < change->old_len)
-				appendStringInfoChar(out, '}');
+			message_append_old(out, change);
+		}
+		if (context)
+		{
+			appendStringInfoString(out, ",\"context\":");
+			message_append_context(out, change, of, false);
 		}
 		if (partial)
 			appendStringInfoString(out, ",\"partial\":true");
 		appendStringInfo(out, ",\"position\":" UINT64_FORMAT "}", position);
 
-		if (out->len <= CHANNEL_MAX_PAYLOAD)
+		if (out->len <= max)
 			return;
 
-		/* keys and old, keys alone, nothing: the first that fits */
+		/*
+		 * Without context; then keys and old, keys alone, nothing: the first
+		 * that fits.
+		 */
 		partial = true;
-		if (values_len == change->values_len)
+		if (context)
+			context = false;
+		else if (values_len == change->values_len)
 			values_len = change->keys_len;
-		else if (old_len > 0)
-			old_len = 0;
+		else if (old)
+			old = false;
 		else
 			values_len = 1;
 	}

@@ -65,11 +65,28 @@ extern bool message_column_differs(const MessageColumn *column,
 								   TupleTableSlot *a, TupleTableSlot *b);
 
 /*
- * The message for a channel: {"type":..,"values":{..},"position":N}.  Left
- * short of values that do not fit into a NOTIFY.  Replaces what is in 'out'.
+ * NOTIFY takes payloads of less than 8000 bytes: async.c's
+ * NOTIFY_PAYLOAD_MAX_LENGTH, which is private there.
+ */
+#define MESSAGE_MAX_LENGTH		(BLCKSZ - NAMEDATALEN - 128 - 1)
+
+/*
+ * The message for a channel: {"type":..,"values":{..},"position":N}.  'of' is
+ * how many changes its transaction has.  Left short of what does not fit into
+ * 'max' bytes.  Replaces what is in 'out'.
  */
 extern void message_for_channel(StringInfo out, const Change *change,
-								uint64 position);
+								uint64 position, uint32 of, int max);
+
+/* Appends what is shown of the old values; there must be something. */
+extern void message_append_old(StringInfo out, const Change *change);
+
+/*
+ * Appends the context, with how many changes its transaction has as its first
+ * member, unless that is 0.  'brief': nothing but that.
+ */
+extern void message_append_context(StringInfo out, const Change *change,
+								   uint32 of, bool brief);
 
 /* The values of a gap.  An unknown from or count is 0 and becomes null. */
 extern void message_gap_values(StringInfo out, uint64 from, uint64 to,

@@ -8,6 +8,18 @@
  * goes on where the last one stopped.  A transaction takes what there is, up
  * to a bound; it is short, and none is open while there is nothing to send.
  *
+ * On its way to channels, a change passes
+ *
+ *		delivery	none: it is for readers of the ring only;
+ *		throttle.c	which may hold it back for a while, one by channel and key;
+ *		outbox.c	which gives it the form of its delivery, and sends it.
+ *
+ * The message goes to the channel of the watcher, and then to its narrowed
+ * channels.  Throttling is for changes of rows whose key is known and stayed the
+ * same.  Nothing else may overtake what is held back of the watcher, or be
+ * overtaken: before a gap, an end, a truncate, a bulk, a change of a key, or of
+ * a watcher that no longer throttles, all that is held back of it is sent.
+ *
  * On servers up to 18 each of these transactions takes an xid and wakes all
  * listeners of the database.  So the worker sends at once when it was idle,
  * and when it is busy, it lets messages gather for as long as the last
@@ -22,7 +34,7 @@
  * does not read, nothing is sent: were it to fill up, commits of users'
  * transactions that use NOTIFY would fail.  The ring goes on meanwhile.  If
  * it overtakes the cursor, what was dropped is counted by watcher, and each
- * gets a gap on its channel, as soon as sending is possible again.
+ * gets a gap on its channels, as soon as sending is possible again.
  *
  * After a restart of the server what had not been delivered is gone.  The
  * first message of each watcher that had been there before is a gap that says
@@ -34,33 +46,23 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
-#include "commands/async.h"
 #include "lib/stringinfo.h"
-#include "miscadmin.h"
 #include "nodes/pg_list.h"
 #include "pgstat.h"
-#include "storage/proc.h"
-#include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "change.h"
 #include "message.h"
 #include "notify.h"
+#include "outbox.h"
+#include "throttle.h"
 
-/* The bounds of one transaction. */
-#define NOTIFY_MAX_MESSAGES		4096
-#define NOTIFY_MAX_BYTES		(1024 * 1024)
+/* How many records one transaction takes at most, sent or not. */
+#define NOTIFY_MAX_RECORDS		16384
 
-/* How full core's queue may be, and how long to wait when sending cannot be. */
-#define NOTIFY_MAX_USAGE		0.1
+/* How long to wait when NOTIFY's queue is too full. */
 #define NOTIFY_BLOCKED_PAUSE_MS	250
-
-/* How long to wait for NOTIFY's lock. */
-#define NOTIFY_LOCK_TIMEOUT_MS	10
 
 /* How long when another transaction keeps NOTIFY's lock. */
 #define NOTIFY_LOCKED_PAUSE_MS	100
@@ -71,46 +73,103 @@
 #define add_u64(counter, n) \
 	pg_atomic_write_u64(counter, pg_atomic_read_u64(counter) + (n))
 
+/* The record in hand, on its way to channels. */
+typedef struct Delivery
+{
+	Slot	   *slot;
+	uint64		attempt;		/* tells a transaction from one that failed */
+	bool		restoring;		/* nothing is sent, but held back again */
+	List	   *crash_told;		/* SlotWatchers whose gap is in the outbox */
+	StringInfoData out;
+
+	RingRecord	record;
+	uint64		offset;			/* of it in the ring */
+	const Change *change;
+	bool		throttled;
+	Message		message;		/* of it, but for the channel */
+} Delivery;
+
+static char *payload;			/* room for any record's */
+
 bool
 notify_has_work(Slot *slot)
 {
 	return pg_atomic_read_u64(&slot_progress(slot)->notify_offset) <
-		ring_head_offset(slot_ring(slot));
+		ring_head_offset(slot_ring(slot)) ||
+		slot_progress(slot)->gaps ||
+		throttle_wait() == 0;
+}
+
+long
+notify_wait(void)
+{
+	return throttle_wait();
+}
+
+/* --- gaps --- */
+
+/* Adds to what a watcher's listeners are to be told. */
+static void
+add_gap(Slot *slot, SlotWatcher *watcher, uint64 from, uint64 to,
+		uint64 changes)
+{
+	if (watcher->gap_changes == 0 || from < watcher->gap_from)
+		watcher->gap_from = from;
+	if (watcher->gap_changes == 0 || to > watcher->gap_to)
+		watcher->gap_to = to;
+	watcher->gap_changes += changes;
+	add_u64(&watcher->skipped, changes);
+	add_u64(&slot_progress(slot)->skipped, changes);
+	slot_progress(slot)->gaps = true;
 }
 
 void
 notify_evicted(Slot *slot, const RingRecord *record, uint64 offset)
 {
-	SlotProgress *progress = slot_progress(slot);
 	SlotWatcher *watcher = slot_watcher(slot, record->watcher);
 
-	if (offset < pg_atomic_read_u64(&progress->notify_offset))
+	throttle_evicted(record, offset);
+	if (offset < pg_atomic_read_u64(&slot_progress(slot)->notify_offset))
 		return;
-	if (watcher->gap_changes == 0)
-		watcher->gap_from = record->position - record->span + 1;
-	watcher->gap_to = record->position;
-	watcher->gap_changes += record->span;
-	add_u64(&watcher->skipped, record->span);
-	add_u64(&progress->skipped, record->span);
+
+	/* without channels there is nobody to miss it */
+	if (watcher->delivery == DELIVERY_NONE)
+		return;
+	add_gap(slot, watcher, record->position - record->span + 1,
+			record->position, record->span);
+}
+
+/* Puts a message on all channels of a watcher. */
+static void
+put_on_all(Message *message)
+{
+	message->own = true;
+	outbox_put(message);
 }
 
 static void
-send_message(const char *channel, const char *payload, Size *bytes, int *messages)
+send_gap(Delivery *delivery, const char *channel, uint32 watcher,
+		 ChangeDelivery mode, bool debug, uint64 from, uint64 to,
+		 uint64 changes, const char *reason)
 {
-	Async_Notify(channel, payload);
-	*bytes += strlen(payload);
-	(*messages)++;
-}
+	StringInfo	out = &delivery->out;
+	Message		message = {0};
 
-static void
-send_gap(StringInfo out, const char *channel, uint64 from, uint64 to,
-		 uint64 changes, const char *reason, Size *bytes, int *messages)
-{
 	resetStringInfo(out);
 	appendStringInfoString(out, "{\"type\":\"gap\",\"values\":");
 	message_gap_values(out, from, to, changes, reason);
 	appendStringInfo(out, ",\"position\":" UINT64_FORMAT "}", to);
-	send_message(channel, out->data, bytes, messages);
+
+	message.channel = channel;
+	message.payload = out->data;
+	message.len = out->len;
+	message.watcher = watcher;
+	message.position = to;
+	message.type = CHANGE_GAP;
+	message.delivery = mode;
+	message.debug = debug;
+	throttle_flush(watcher, outbox_put);
+	put_on_all(&message);
 }
 
 /* By the position that they get; for list_sort(). */
@@ -125,23 +184,26 @@ skipped_compare(const ListCell *a, const ListCell *b)
 
 /* Tells listeners what the ring dropped before it was sent to them. */
 static void
-send_skipped(Slot *slot, StringInfo out, Size *bytes, int *messages)
+send_skipped(Delivery *delivery)
 {
 	List	   *skipped = NIL;
 	ListCell   *lc;
 
 	for (uint32 i = 0; i < SLOT_MAX_WATCHERS; i++)
 	{
-		if (slot_watcher(slot, i)->gap_changes > 0)
-			skipped = lappend(skipped, slot_watcher(slot, i));
+		SlotWatcher *watcher = slot_watcher(delivery->slot, i);
+
+		if (watcher->gap_changes > 0)
+			skipped = lappend(skipped, watcher);
 	}
 	list_sort(skipped, skipped_compare);
 	foreach(lc, skipped)
 	{
 		SlotWatcher *watcher = lfirst(lc);
 
-		send_gap(out, watcher->name, watcher->gap_from, watcher->gap_to,
-				 watcher->gap_changes, "overtaken", bytes, messages);
+		send_gap(delivery, watcher->name, pg_atomic_read_u32(&watcher->id),
+				 watcher->delivery, false, watcher->gap_from, watcher->gap_to,
+				 watcher->gap_changes, "overtaken");
 	}
 }
 
@@ -150,91 +212,205 @@ forget_skipped(Slot *slot)
 {
 	for (uint32 i = 0; i < SLOT_MAX_WATCHERS; i++)
 		slot_watcher(slot, i)->gap_changes = 0;
+	slot_progress(slot)->gaps = false;
+}
+
+/* Before a watcher's first message: that a restart may have cost some. */
+static void
+send_crash_gap(Delivery *delivery, const char *channel)
+{
+	SlotWatcher *watcher = slot_watcher(delivery->slot, delivery->record.watcher);
+	const Change *change = delivery->change;
+
+	if (watcher->gap_told || watcher->gap_attempt == delivery->attempt ||
+		(change->flags & CHANGE_FRESH))
+		return;
+	watcher->gap_attempt = delivery->attempt;
+	delivery->crash_told = lappend(delivery->crash_told, watcher);
+	send_gap(delivery, channel, change->watcher, change->delivery,
+			 (change->flags & CHANGE_DEBUG) != 0, 0,
+			 pg_atomic_read_u64(&slot_progress(delivery->slot)->run_start) - 1,
+			 0, "crash");
+}
+
+/* --- changes --- */
+
+/* Whether it is about one row. */
+static bool
+is_row_change(const Change *change)
+{
+	return change->type == CHANGE_INSERTED ||
+		change->type == CHANGE_UPDATED ||
+		change->type == CHANGE_DELETED;
+}
+
+/* Whether old values begin with those of the key, whose label is known. */
+static bool
+key_was_changed(const Change *change)
+{
+	const char *values = change_values(change);
+	uint32		len = 2;
+
+	while (len < change->keys_len && values[len] != '"')
+		len += values[len] == '\\' ? 2 : 1;
+	len++;
+	return change->old_len > len && change->keys_len > len &&
+		memcmp(change_old(change), values, len) == 0;
 }
 
 /*
- * One message; before a watcher's first, that a restart may have cost some.
- * 'attempt' tells this transaction from one that failed.
+ * Whether it may be held back.  Where the key is not known, a newer change
+ * would take the place of that of another row; where it has changed, nobody
+ * would hear of the old one.
+ */
+static bool
+is_throttled(const Change *change)
+{
+	return change->throttle > 0 && is_row_change(change) &&
+		change->keys_len > 1 && !key_was_changed(change);
+}
+
+/* A callback for each channel of a change. */
+static void
+deliver_to(const char *channel, void *arg)
+{
+	Delivery   *delivery = arg;
+
+	delivery->message.channel = channel;
+	if (delivery->throttled)
+	{
+		const Change *change = delivery->change;
+		ThrottleItem item;
+
+		item.message = delivery->message;
+		item.offset = delivery->offset;
+		item.interval = change->throttle;
+		item.key = change_values(change);
+		item.key_len = change->keys_len;
+		if (delivery->restoring)
+			throttle_restore(&item);
+		if (delivery->restoring || !throttle_admit(&item))
+			return;
+	}
+	outbox_put(&delivery->message);
+}
+
+/*
+ * What ectowatch_notify() was given: a payload for a channel, of no watcher.
+ * Nothing makes such changes yet.
  */
 static void
-send_change(Slot *slot, StringInfo out, const RingRecord *record,
-			const Change *change, uint64 attempt, Size *bytes, int *messages)
+deliver_notify(Delivery *delivery pg_attribute_unused())
 {
-	SlotWatcher *watcher = slot_watcher(slot, record->watcher);
+}
+
+static void
+deliver_change(Delivery *delivery)
+{
+	const Change *change = delivery->change;
+	Message    *message = &delivery->message;
 	char		channel[NAMEDATALEN];
+
+	if (change->type == CHANGE_NOTIFY)
+	{
+		deliver_notify(delivery);
+		return;
+	}
+	if (change->delivery == DELIVERY_NONE)
+		return;
+
+	delivery->throttled = is_throttled(change);
+	if (!delivery->throttled)
+		throttle_flush(change->watcher,
+					   delivery->restoring ? NULL : outbox_put);
+	if (delivery->restoring && !delivery->throttled)
+		return;
 
 	memcpy(channel, change_name(change), change->name_len);
 	channel[change->name_len] = '\0';
+	if (!delivery->restoring)
+		send_crash_gap(delivery, channel);
 
-	if (!watcher->gap_told && watcher->gap_attempt != attempt &&
-		!(change->flags & CHANGE_FRESH))
-	{
-		watcher->gap_attempt = attempt;
-		send_gap(out, channel, 0,
-				 pg_atomic_read_u64(&slot_progress(slot)->run_start) - 1,
-				 0, "crash", bytes, messages);
-	}
-
-	message_for_channel(out, change, record->position);
-	send_message(channel, out->data, bytes, messages);
+	/* if nobody but a bell needs the text, it is not made */
+	resetStringInfo(&delivery->out);
+	if (change->delivery != DELIVERY_DOORBELL ||
+		change->type == CHANGE_GAP || change->type == CHANGE_ENDED)
+		message_for_channel(&delivery->out, change, delivery->record.position,
+							delivery->record.of,
+							change->delivery == DELIVERY_PACKED ?
+							OUTBOX_MAX_PACKED : MESSAGE_MAX_LENGTH);
+	message->channel = channel;
+	message->payload = delivery->out.data;
+	message->len = delivery->out.len;
+	message->watcher = change->watcher;
+	message->position = delivery->record.position;
+	message->type = change->type;
+	message->delivery = change->delivery;
+	message->debug = (change->flags & CHANGE_DEBUG) != 0;
+	message->own = true;
+	if (is_row_change(change))
+		deliver_to(channel, delivery);
+	else
+		put_on_all(message);
 }
 
-/* After the commit: what was sent need not be sent again. */
+/* --- a transaction --- */
+
 static void
-note_sent(Slot *slot, uint64 from, uint64 to)
+delivery_begin(Delivery *delivery, Slot *slot)
 {
-	RingCursor	cursor = {slot_ring(slot), from};
-	RingRecord	record;
-
-	while (cursor.offset < to &&
-		   ring_read_header(&cursor, &record) == RING_RECORD)
-	{
-		SlotWatcher *watcher = slot_watcher(slot, record.watcher);
-
-		watcher->gap_told = true;
-		add_u64(&watcher->notified, 1);
-		pg_atomic_write_u64(&slot_progress(slot)->notify_position,
-							record.position);
-	}
+	if (payload == NULL)
+		payload = MemoryContextAlloc(TopMemoryContext,
+									 ring_max_payload(slot_ring(slot)));
+	outbox_begin(slot);
+	throttle_begin(slot);
+	MemoryContextSwitchTo(outbox_context());
+	memset(delivery, 0, sizeof(*delivery));
+	delivery->slot = slot;
+	delivery->change = (const Change *) payload;
+	initStringInfo(&delivery->out);
 }
 
+/* Takes the record at the cursor; false if there is none. */
 static bool
-server_queue_is_full(void)
+delivery_take(Delivery *delivery, RingCursor *cursor)
 {
-	return DatumGetFloat8(DirectFunctionCall1(pg_notification_queue_usage,
-											  (Datum) 0)) > NOTIFY_MAX_USAGE;
+	delivery->offset = cursor->offset;
+	if (ring_read(cursor, &delivery->record, payload) != RING_RECORD)
+		return false;
+	deliver_change(delivery);
+	return true;
 }
 
-/*
- * Commits.  False if another transaction keeps NOTIFY's lock; nothing was sent
- * then.
- */
-static bool
-commit_unless_locked(void)
+void
+notify_start(Slot *slot)
 {
 	MemoryContext context = CurrentMemoryContext;
-	volatile bool done = false;
+	SlotProgress *progress = slot_progress(slot);
+	uint64		held_offset = pg_atomic_read_u64(&progress->held_offset);
+	uint64		end = pg_atomic_read_u64(&progress->notify_offset);
 
-	LockTimeout = NOTIFY_LOCK_TIMEOUT_MS;
-	PG_TRY();
+	for (uint32 i = 0; i < SLOT_MAX_WATCHERS; i++)
 	{
-		CommitTransactionCommand();
-		LockTimeout = 0;
-		done = true;
+		SlotWatcher *watcher = slot_watcher(slot, i);
+
+		if (watcher->held_evicted > 0)
+			add_gap(slot, watcher, watcher->held_from, watcher->held_to,
+					watcher->held_evicted);
+		watcher->held_evicted = 0;
 	}
-	PG_CATCH();
+	if (held_offset > 0)
 	{
-		LockTimeout = 0;
-		if (geterrcode() != ERRCODE_LOCK_NOT_AVAILABLE)
-			PG_RE_THROW();
+		RingCursor	cursor = {slot_ring(slot), held_offset - 1};
+		Delivery	delivery;
+
+		delivery_begin(&delivery, slot);
+		delivery.restoring = true;
+		while (cursor.offset < end && delivery_take(&delivery, &cursor))
+			;
 		MemoryContextSwitchTo(context);
-		HOLD_INTERRUPTS();
-		AbortCurrentTransaction();
-		FlushErrorState();
-		RESUME_INTERRUPTS();
+		throttle_commit();
 	}
-	PG_END_TRY();
-	return done;
 }
 
 /* Notes that sending is not possible, and says so once. */
@@ -247,95 +423,106 @@ note_blocked(Slot *slot, const char *reason, const char *hint)
 				 errhint("%s", hint)));
 }
 
-bool
-notify_send(Slot *slot, long *pause)
+/* Puts together what is to be sent; where the cursor is then. */
+static RingCursor
+gather(Delivery *delivery)
 {
-	MemoryContext context = CurrentMemoryContext;
-	static char *payload = NULL;
-	SlotProgress *progress = slot_progress(slot);
-	Ring	   *ring = slot_ring(slot);
+	Ring	   *ring = slot_ring(delivery->slot);
+	SlotProgress *progress = slot_progress(delivery->slot);
 	RingCursor	cursor;
-	uint64		start;
-	bool		overtaken;
-	StringInfoData out;
-	Size		bytes = 0;
-	int			messages = 0;
-	TimestampTz started_at;
-	TimestampTz ended_at;
-
-	*pause = 0;
-	if (!notify_has_work(slot))
-		return false;
-	if (payload == NULL)
-		payload = MemoryContextAlloc(TopMemoryContext, ring_max_payload(ring));
-
-	started_at = GetCurrentTimestamp();
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	pgstat_report_activity(STATE_RUNNING, "sending notifications");
-
-	if (server_queue_is_full())
-	{
-		AbortCurrentTransaction();
-		MemoryContextSwitchTo(context);
-		pgstat_report_activity(STATE_IDLE, NULL);
-		note_blocked(slot, "NOTIFY's queue is more than a tenth full",
-					 "Find the session that does not read its notifications: pg_notification_queue_usage() and pg_stat_activity.");
-		*pause = NOTIFY_BLOCKED_PAUSE_MS;
-		return true;
-	}
+	const Message *due;
 
 	/* out of the ring's reach, in this process only we write to it */
-	start = pg_atomic_read_u64(&progress->notify_offset);
-	overtaken = start < ring_oldest_offset(ring);
-	if (overtaken)
-		start = ring_oldest_offset(ring);
 	cursor.ring = ring;
-	cursor.offset = start;
+	cursor.offset = Max(pg_atomic_read_u64(&progress->notify_offset),
+						ring_oldest_offset(ring));
 
-	initStringInfo(&out);
-	if (overtaken)
-		send_skipped(slot, &out, &bytes, &messages);
-	while (messages < NOTIFY_MAX_MESSAGES && bytes < NOTIFY_MAX_BYTES)
+	if (progress->gaps)
+		send_skipped(delivery);
+	while (!outbox_is_full() && (due = throttle_next_due()) != NULL)
+		outbox_put(due);
+	for (int i = 0; i < NOTIFY_MAX_RECORDS && !outbox_is_full(); i++)
 	{
-		RingRecord	record;
-
-		if (ring_read(&cursor, &record, payload) != RING_RECORD)
+		if (!delivery_take(delivery, &cursor))
 			break;
-		send_change(slot, &out, &record, (const Change *) payload,
-					(uint64) started_at, &bytes, &messages);
 	}
+	return cursor;
+}
 
-	/*
-	 * Once it has committed, nothing looks at interrupts until the cursor is
-	 * moved: so no message is sent twice.
-	 */
-	if (!commit_unless_locked())
-	{
-		MemoryContextSwitchTo(context);
-		pgstat_report_activity(STATE_IDLE, NULL);
-		note_blocked(slot, "another transaction keeps NOTIFY's lock",
-					 "Find the transaction that has used NOTIFY and waits at its commit.");
-		*pause = NOTIFY_LOCKED_PAUSE_MS;
-		return true;
-	}
-	MemoryContextSwitchTo(context);
-	if (overtaken)
-		forget_skipped(slot);
-	note_sent(slot, start, cursor.offset);
-	pg_atomic_write_u64(&progress->notify_offset, cursor.offset);
+/*
+ * It has been committed, or there was nothing to commit.  Nothing here looks
+ * at interrupts or throws before the cursor is moved: so nothing is sent twice.
+ */
+static void
+note_done(Delivery *delivery, const RingCursor *cursor, bool sent)
+{
+	SlotProgress *progress = slot_progress(delivery->slot);
+	ListCell   *lc;
+
+	throttle_commit();
+	if (progress->gaps)
+		forget_skipped(delivery->slot);
+	foreach(lc, delivery->crash_told)
+		((SlotWatcher *) lfirst(lc))->gap_told = true;
+	if (delivery->record.position > 0)
+		pg_atomic_write_u64(&progress->notify_position,
+							delivery->record.position);
+	pg_atomic_write_u64(&progress->notify_offset, cursor->offset);
 
 	if (pg_atomic_exchange_u32(&progress->notify_blocked, 0) != 0)
 		ereport(LOG,
 				(errmsg("ectowatch sends notifications again")));
+	if (sent)
+		outbox_note_sent();
+}
 
-	ended_at = GetCurrentTimestamp();
-	add_u64(&progress->notified, messages);
-	add_u64(&progress->notify_commits, 1);
-	pg_atomic_write_u64(&progress->notified_at, (uint64) ended_at);
-	pgstat_report_stat(false);
+bool
+notify_send(Slot *slot, long *pause)
+{
+	MemoryContext context = CurrentMemoryContext;
+	SlotProgress *progress = slot_progress(slot);
+	TimestampTz started_at;
+	Delivery	delivery;
+	RingCursor	cursor;
+	OutboxResult result;
+
+	*pause = 0;
+	if (!notify_has_work(slot))
+		return false;
+
+	started_at = GetCurrentTimestamp();
+	delivery_begin(&delivery, slot);
+	delivery.attempt = (uint64) started_at;
+	cursor = gather(&delivery);
+	result = outbox_commit();
+	MemoryContextSwitchTo(context);
+
+	switch (result)
+	{
+		case OUTBOX_FULL:
+			note_blocked(slot, "NOTIFY's queue is more than a tenth full",
+						 "Find the session that does not read its notifications: pg_notification_queue_usage() and pg_stat_activity.");
+			*pause = NOTIFY_BLOCKED_PAUSE_MS;
+			break;
+		case OUTBOX_LOCKED:
+			note_blocked(slot, "another transaction keeps NOTIFY's lock",
+						 "Find the transaction that has used NOTIFY and waits at its commit.");
+			*pause = NOTIFY_LOCKED_PAUSE_MS;
+			break;
+		case OUTBOX_EMPTY:
+			note_done(&delivery, &cursor, false);
+			return notify_has_work(slot);
+		case OUTBOX_SENT:
+			{
+				TimestampTz ended_at = GetCurrentTimestamp();
+
+				note_done(&delivery, &cursor, true);
+				pg_atomic_write_u64(&progress->notified_at, (uint64) ended_at);
+				pgstat_report_stat(false);
+				*pause = Min((ended_at - started_at) / 1000, NOTIFY_MAX_PAUSE_MS);
+				break;
+			}
+	}
 	pgstat_report_activity(STATE_IDLE, NULL);
-
-	*pause = Min((ended_at - started_at) / 1000, NOTIFY_MAX_PAUSE_MS);
 	return notify_has_work(slot);
 }

@@ -13,6 +13,12 @@
 #include "slot.h"
 
 /*
+ * For a new worker, before it writes to the ring: takes over what the last one
+ * has left.  Throws only for want of memory.
+ */
+extern void notify_start(Slot *slot);
+
+/*
  * Sends one transaction's worth of messages.  The caller is the worker, in no
  * transaction.  Returns whether there is more to send; if so, *pause is how
  * many milliseconds to wait first, 0 for none.  May throw, whereupon nothing
@@ -22,6 +28,9 @@ extern bool notify_send(Slot *slot, long *pause);
 
 /* Whether there is something to send. */
 extern bool notify_has_work(Slot *slot);
+
+/* In how many milliseconds there will be, whatever comes; -1: it is not known. */
+extern long notify_wait(void);
 
 /*
  * Tells that the ring drops a record.  If it was not sent yet, listeners get

@@ -179,13 +179,33 @@ foreign_json_to_jsonb(const char *json, uint32 len, uint32 keys_len)
 	return json_to_jsonb("{}", 2);
 }
 
-/* Columns 1 to 5 of changes, 0 to 4 of pending: watcher to old_values. */
-static void
-change_columns(const Change *change, Datum *values, bool *nulls)
+/* The context, without what jsonb may not take of it. */
+static Datum
+context_to_jsonb(const Change *change, uint32 of)
 {
-	char	   *old = psprintf("%.*s%s", (int) change->old_shown,
-							   change_old(change),
-							   change->old_shown < change->old_len ? "}" : "");
+	StringInfoData json;
+	Datum		result;
+
+	initStringInfo(&json);
+	message_append_context(&json, change, of, false);
+	if (!(change->flags & CHANGE_FOREIGN_JSON))
+		return json_to_jsonb(json.data, json.len);
+	if (try_json_to_jsonb(json.data, json.len, &result))
+		return result;
+	resetStringInfo(&json);
+	message_append_context(&json, change, of, true);
+	return json_to_jsonb(json.data, json.len);
+}
+
+/*
+ * Columns 1 to 5 of changes, 0 to 4 of pending: watcher to old_values; and
+ * 'context', the last of both.
+ */
+static void
+change_columns(const Change *change, uint32 of, Datum *values, bool *nulls,
+			   int context)
+{
+	StringInfoData old;
 
 	values[0] = PointerGetDatum(cstring_to_text_with_len(change_name(change),
 														 change->name_len));
@@ -194,22 +214,30 @@ change_columns(const Change *change, Datum *values, bool *nulls)
 														 change->relation_len));
 	nulls[2] = change->relation_len == 0;
 	nulls[4] = change->old_shown == 0;
+	if (!nulls[4])
+	{
+		initStringInfo(&old);
+		message_append_old(&old, change);
+	}
 	if (change->flags & CHANGE_FOREIGN_JSON)
 	{
 		values[3] = foreign_json_to_jsonb(change_values(change),
 										  change->values_len, change->keys_len);
 		if (!nulls[4])
-			values[4] = foreign_json_to_jsonb(old, strlen(old), 1);
+			values[4] = foreign_json_to_jsonb(old.data, old.len, 1);
 	}
 	else
 	{
 		values[3] = json_to_jsonb(change_values(change), change->values_len);
 		if (!nulls[4])
-			values[4] = json_to_jsonb(old, strlen(old));
+			values[4] = json_to_jsonb(old.data, old.len);
 	}
+	nulls[context] = change->context_len == 0;
+	if (!nulls[context])
+		values[context] = context_to_jsonb(change, of);
 }
 
-#define CHANGES_COLUMNS		8
+#define CHANGES_COLUMNS		9
 
 static void
 put_change(ReturnSetInfo *rsinfo, const RingRecord *record,
@@ -219,7 +247,7 @@ put_change(ReturnSetInfo *rsinfo, const RingRecord *record,
 	bool		nulls[CHANGES_COLUMNS] = {false};
 
 	values[0] = Int64GetDatum((int64) record->position);
-	change_columns(change, &values[1], &nulls[1]);
+	change_columns(change, record->of, &values[1], &nulls[1], 7);
 	nulls[6] = record->xid == 0;
 	values[6] = FullTransactionIdGetDatum(FullTransactionIdFromU64(record->xid));
 	values[7] = TimestampTzGetDatum(record->committed_at);
@@ -242,7 +270,7 @@ put_gap(ReturnSetInfo *rsinfo, const ReaderGap *gap)
 	values[2] = CStringGetTextDatum(change_type_name(CHANGE_GAP));
 	nulls[3] = true;
 	values[4] = json_to_jsonb(json.data, json.len);
-	nulls[5] = nulls[6] = nulls[7] = true;
+	nulls[5] = nulls[6] = nulls[7] = nulls[8] = true;
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 
@@ -362,13 +390,14 @@ static void
 put_pending(const Change *change, void *arg)
 {
 	PendingReader *reader = arg;
-	Datum		values[5] = {0};
-	bool		nulls[5] = {false};
+	Datum		values[6] = {0};
+	bool		nulls[6] = {false};
 
 	/* the transaction may have changed it with the rights of another role */
 	if (!rights_allow(reader->rights, change))
 		return;
-	change_columns(change, values, nulls);
+	/* how many there will be, nobody knows yet */
+	change_columns(change, 0, values, nulls, 5);
 	tuplestore_putvalues(reader->rsinfo->setResult, reader->rsinfo->setDesc,
 						 values, nulls);
 }

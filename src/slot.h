@@ -40,7 +40,7 @@ typedef struct SlotWatcher
 	char		name[NAMEDATALEN];	/* set before id */
 
 	pg_atomic_uint64 changes;	/* put into the ring */
-	pg_atomic_uint64 notified;	/* sent to the channel */
+	pg_atomic_uint64 notified;	/* messages sent to its own channel */
 	pg_atomic_uint64 lost;		/* became gaps, for want of room */
 	pg_atomic_uint64 skipped;	/* not sent: overtaken before NOTIFY */
 	pg_atomic_uint64 last_position;
@@ -52,6 +52,14 @@ typedef struct SlotWatcher
 	uint64		gap_changes;
 	uint64		gap_from;
 	uint64		gap_to;
+
+	/* worker's: how its newest change goes to channels, a ChangeDelivery */
+	uint8		delivery;
+
+	/* worker's: held back by throttle, and no longer in the ring */
+	uint32		held_evicted;
+	uint64		held_from;
+	uint64		held_to;
 } SlotWatcher;
 
 /* The worker's counters and places; it writes, all read. */
@@ -70,7 +78,10 @@ typedef struct SlotProgress
 	pg_atomic_uint64 notify_commits;	/* transactions that took */
 	pg_atomic_uint64 notified_at;	/* when the last one was */
 	pg_atomic_uint64 notify_offset; /* of the next record to be sent */
-	pg_atomic_uint64 notify_position;	/* of the last one sent */
+	pg_atomic_uint64 notify_position;	/* of the one before it */
+	pg_atomic_uint64 held_offset;	/* of the first one that is held back by
+									 * throttle, plus one; 0: none */
+	bool		gaps;			/* worker's: some watcher has gap_changes */
 	pg_atomic_uint32 notify_blocked;	/* NOTIFY's queue is too full */
 	pg_atomic_uint64 lost;		/* changes that became gaps */
 	pg_atomic_uint64 skipped;	/* changes not sent, overtaken */

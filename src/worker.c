@@ -7,7 +7,8 @@
  * change a position, and puts it into the ring.  Aborted batches it only
  * frees.  What was lost for want of room it puts into the ring as gaps.  Then
  * it has notify.c send what is new there.  When there is nothing to do it
- * sleeps, without a transaction, without a timer, and commits nothing.
+ * sleeps, without a transaction, without a timer unless a message is held back
+ * by throttle, and commits nothing.
  *
  * It may be ended at any CHECK_FOR_INTERRUPTS().  What is done is in shared
  * memory, so another worker goes on behind it:
@@ -16,7 +17,8 @@
  *	  is still the oldest in the queue, its batch is in the ring up to that
  *	  index, and goes on behind it.
  *	- The newest position is in that record too.
- *	- What was sent is known by notify_offset.
+ *	- What was sent is known by notify_offset; what is held back, by
+ *	  held_offset (throttle.c).
  *
  * The same is done after an error: the turn is given up, and the next one
  * starts as a new worker would.
@@ -75,6 +77,7 @@ typedef struct Worker
 	uint64		next_position;
 	bool		resuming;		/* the oldest batch may be in the ring */
 	TimestampTz notify_at;		/* not before that */
+	bool		failed;			/* the last turn was given up */
 } Worker;
 
 /* --- the ring --- */
@@ -183,6 +186,7 @@ worker_append(Worker *worker, const Change *change, const Batch *batch,
 		add_u64(&entry->changes, 1);
 		add_u64(&worker->progress->changes, 1);
 	}
+	entry->delivery = change->delivery;
 	pg_atomic_write_u64(&entry->last_position, record.position);
 	pg_atomic_write_u64(&entry->last_at, (uint64) record.committed_at);
 
@@ -633,6 +637,8 @@ worker_turn(Worker *worker)
 			wait = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
 												   worker->notify_at);
 	}
+	if (wait < 0)
+		wait = notify_wait();
 	return more ? 0 : wait;
 }
 
@@ -642,6 +648,7 @@ worker_try_turn(Worker *worker, MemoryContext context)
 {
 	long		wait;
 
+	worker->failed = false;
 	PG_TRY();
 	{
 		wait = worker_turn(worker);
@@ -657,6 +664,7 @@ worker_try_turn(Worker *worker, MemoryContext context)
 		worker_resume(worker);
 		ConditionVariableBroadcast(slot_changed(worker->slot));
 		RESUME_INTERRUPTS();
+		worker->failed = true;
 		wait = RETRY_MS;
 	}
 	PG_END_TRY();
@@ -671,7 +679,7 @@ worker_sleep(Worker *worker, long wait)
 	queue_set_sleeping(worker->queue, true);
 
 	/* after a failure there is a wait whatever comes */
-	if (wait >= RETRY_MS)
+	if (worker->failed)
 		(void) WaitLatch(MyLatch, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 wait, PG_WAIT_EXTENSION);
 	else if (!worker_has_input(worker))
@@ -732,6 +740,7 @@ ectowatch_worker_main(Datum arg)
 	worker.ring = slot_ring(worker.slot);
 	worker.progress = slot_progress(worker.slot);
 	worker_resume(&worker);
+	notify_start(worker.slot);
 	pgstat_report_activity(STATE_IDLE, NULL);
 
 	context = AllocSetContextCreate(TopMemoryContext, "ectowatch worker",

@@ -214,7 +214,7 @@ sub ring_counts
 				SELECT *, position <= lag(position) OVER (ORDER BY n) AS violation
 				FROM ectowatch_changes($after, $array, NULL) WITH ORDINALITY
 					AS c(position, watcher, type, relation, "values", old_values,
-						xid, committed_at, n))
+						xid, committed_at, context, n))
 			SELECT concat_ws(' ', watcher, type, values ->> 'reason'),
 				sum(CASE type WHEN 'gap' THEN
 					COALESCE((values ->> 'changes')::bigint, 0) ELSE 1 END)

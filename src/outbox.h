@@ -1,0 +1,72 @@
+/*-------------------------------------------------------------------------
+ *
+ * outbox.h
+ *	  What one transaction of the worker sends to channels.
+ *
+ * Copyright (c) 2026, the ectowatch authors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ECTOWATCH_OUTBOX_H
+#define ECTOWATCH_OUTBOX_H
+
+#include "change.h"
+#include "message.h"
+#include "slot.h"
+
+/* The longest message that goes into {"type":"packed",...}, all alone. */
+#define OUTBOX_MAX_PACKED	(MESSAGE_MAX_LENGTH - 64)
+
+/* A message for one channel. */
+typedef struct Message
+{
+	const char *channel;
+	const char *payload;		/* empty for one that only rings a bell */
+	uint32		len;
+	uint32		watcher;		/* id */
+	uint64		position;
+	ChangeType	type;
+	ChangeDelivery delivery;
+	bool		own;			/* the channel is the watcher's own */
+	bool		debug;
+} Message;
+
+/* How it ended. */
+typedef enum OutboxResult
+{
+	OUTBOX_EMPTY,				/* nothing to send, so no transaction */
+	OUTBOX_SENT,
+	OUTBOX_FULL,				/* NOTIFY's queue is */
+	OUTBOX_LOCKED				/* another transaction keeps NOTIFY's lock */
+} OutboxResult;
+
+/*
+ * Begins anew, whatever became of the last time.  The caller is the worker, in
+ * no transaction; one begins with the first message that is sent, so all but
+ * this function may be called in one or not.
+ */
+extern void outbox_begin(Slot *slot);
+
+/* Memory that lasts until the next outbox_begin(). */
+extern MemoryContext outbox_context(void);
+
+/*
+ * Puts a message for a channel behind those that it has got, in the form of
+ * its delivery.  The message is copied.
+ */
+extern void outbox_put(const Message *message);
+
+/* Whether it takes no more, having enough, or because nothing can be sent. */
+extern bool outbox_is_full(void);
+
+/*
+ * Sends what is still here, and commits.  Unless the result is OUTBOX_SENT,
+ * nothing was sent.  It is for the caller to see to it that nothing throws
+ * between that and his noting what was sent.
+ */
+extern OutboxResult outbox_commit(void);
+
+/* After OUTBOX_SENT: counts it, and logs what is to be logged. */
+extern void outbox_note_sent(void);
+
+#endif							/* ECTOWATCH_OUTBOX_H */
