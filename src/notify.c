@@ -168,7 +168,7 @@ send_gap(Delivery *delivery, const char *channel, uint32 watcher,
 	message.type = CHANGE_GAP;
 	message.delivery = mode;
 	message.debug = debug;
-	throttle_flush(watcher, outbox_put);
+	throttle_flush(watcher, to, outbox_put);
 	put_on_all(&message);
 }
 
@@ -321,7 +321,7 @@ deliver_change(Delivery *delivery)
 
 	delivery->throttled = is_throttled(change);
 	if (!delivery->throttled)
-		throttle_flush(change->watcher,
+		throttle_flush(change->watcher, delivery->record.position,
 					   delivery->restoring ? NULL : outbox_put);
 	if (delivery->restoring && !delivery->throttled)
 		return;

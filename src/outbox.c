@@ -12,7 +12,8 @@
  *				is alone is sent in the same form, and so are gaps and ends: a
  *				reader needs to know one form only.
  *	doorbell	its channel is marked as one to be rung, once, at the end.  Only
- *				gaps and ends are sent as they are, at once.
+ *				gaps and ends are sent as they are, and what is to be rung before
+ *				them is rung then.
  *
  * So what is kept here is packs and bells, by channel, in memory of this
  * transaction; of channels with delivery each nothing is known.  At the end
@@ -334,10 +335,9 @@ outbox_put(const Message *message)
 		note_newest(channel, message);
 	else
 	{
-		/* a bell that rings after it rings for it, too */
-		if (channel != NULL && channel->kept)
-			channel->newest.position = Max(channel->newest.position,
-										   message->position);
+		/* it must not overtake the bell */
+		if (channel != NULL)
+			send_kept(channel);
 		bytes += message->len;
 		send_message(message, message->payload, NULL);
 	}

@@ -309,13 +309,13 @@ decide_sent(Entry *entry)
 static Entry *
 item_entry(const ThrottleItem *item, bool create)
 {
-	Key			key = item_key(item);
+	Key			key;
 	Entry	   *entry;
 	bool		found;
 
 	if (entries == NULL)
 		throttle_create();
-
+	key = item_key(item);
 	entry = hash_search(entries, &key, HASH_FIND, NULL);
 	if (entry == NULL)
 	{
@@ -329,8 +329,6 @@ item_entry(const ThrottleItem *item, bool create)
 		entry->attempt = 0;
 		entry->fresh = true;
 	}
-	else if (entry->attempt != attempt)
-		entry->fresh = false;
 	entry->watcher = item->message.watcher;
 	entry->interval = (int64) item->interval * 1000;
 	touch(entry);
@@ -425,6 +423,7 @@ throttle_commit(void)
 				touched[nnew++] = entry;
 		}
 		entry->until = entry->new_until;
+		entry->fresh = false;
 		entry_enter_heap(entry, entry->held ? &waiting : &idle);
 	}
 	ntouched = 0;
@@ -505,9 +504,9 @@ held_list_compare(const ListCell *a, const ListCell *b)
 	return at_a < at_b ? -1 : at_a > at_b;
 }
 
-/* What is held of a watcher as far as is decided. */
+/* What is held of a watcher as far as is decided, up to a position. */
 static List *
-held_of_watcher(uint32 id)
+held_of_watcher(uint32 id, uint64 before)
 {
 	Watcher    *watcher = watcher_of(id);
 	List	   *result = NIL;
@@ -518,7 +517,8 @@ held_of_watcher(uint32 id)
 		Held	   *held = dlist_container(Held, of_watcher, iter.cur);
 		Entry	   *entry = held->entry;
 
-		if (entry->attempt != attempt || entry->new_held == held)
+		if (held->message.position < before &&
+			(entry->attempt != attempt || entry->new_held == held))
 			result = lappend(result, held);
 	}
 	if (watcher->attempt == attempt)
@@ -528,7 +528,8 @@ held_of_watcher(uint32 id)
 			Entry	   *entry = touched[i];
 
 			if (watcher_of(entry->watcher) == watcher &&
-				entry->new_held != NULL && entry->new_held != entry->held)
+				entry->new_held != NULL && entry->new_held != entry->held &&
+				entry->new_held->message.position < before)
 				result = lappend(result, entry->new_held);
 		}
 	}
@@ -537,7 +538,7 @@ held_of_watcher(uint32 id)
 }
 
 void
-throttle_flush(uint32 watcher, ThrottleSend send)
+throttle_flush(uint32 watcher, uint64 before, ThrottleSend send)
 {
 	MemoryContext old;
 	ListCell   *lc;
@@ -548,7 +549,7 @@ throttle_flush(uint32 watcher, ThrottleSend send)
 		return;
 
 	old = MemoryContextSwitchTo(outbox_context());
-	foreach(lc, held_of_watcher(watcher))
+	foreach(lc, held_of_watcher(watcher, before))
 	{
 		Held	   *held = lfirst(lc);
 

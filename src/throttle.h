@@ -42,12 +42,13 @@ extern bool throttle_admit(const ThrottleItem *item);
 extern void throttle_restore(const ThrottleItem *item);
 
 /*
- * Hands over all that is held back of a watcher, in order, for something
- * comes that must not overtake it.  Without a callback it is forgotten.
+ * Hands over what is held back of a watcher, in order, for something comes at
+ * that position that must not overtake it.  Without a callback it is forgotten.
  */
 typedef void (*ThrottleSend) (const Message *message);
 
-extern void throttle_flush(uint32 watcher, ThrottleSend send);
+extern void throttle_flush(uint32 watcher, uint64 before,
+						   ThrottleSend send);
 
 /*
  * The next message whose time has come, or NULL; valid until the next call of
