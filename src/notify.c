@@ -54,8 +54,10 @@
 
 #include "change.h"
 #include "message.h"
+#include "narrow.h"
 #include "notify.h"
 #include "outbox.h"
+#include "subscription.h"
 #include "throttle.h"
 
 /* How many records one transaction takes at most, sent or not. */
@@ -80,6 +82,7 @@ typedef struct Delivery
 	uint64		attempt;		/* tells a transaction from one that failed */
 	bool		restoring;		/* nothing is sent, but held back again */
 	List	   *crash_told;		/* SlotWatchers whose gap is in the outbox */
+	MemoryContext scratch;		/* of one record; NULL: not needed yet */
 	StringInfoData out;
 
 	RingRecord	record;
@@ -139,12 +142,22 @@ notify_evicted(Slot *slot, const RingRecord *record, uint64 offset)
 			record->position, record->span);
 }
 
-/* Puts a message on all channels of a watcher. */
+/* Puts a message on the channel of a watcher, and on all narrowed ones. */
 static void
-put_on_all(Message *message)
+put_on_all(Slot *slot, Message *message)
 {
+	ListCell   *lc;
+
 	message->own = true;
 	outbox_put(message);
+	if (!subscription_any_narrowed(slot, message->channel))
+		return;
+	message->own = false;
+	foreach(lc, subscription_narrowed(slot, message->channel))
+	{
+		message->channel = lfirst(lc);
+		outbox_put(message);
+	}
 }
 
 static void
@@ -169,7 +182,7 @@ send_gap(Delivery *delivery, const char *channel, uint32 watcher,
 	message.delivery = mode;
 	message.debug = debug;
 	throttle_flush(watcher, to, outbox_put);
-	put_on_all(&message);
+	put_on_all(delivery->slot, &message);
 }
 
 /* By the position that they get; for list_sort(). */
@@ -270,13 +283,12 @@ is_throttled(const Change *change)
 		change->keys_len > 1 && !key_was_changed(change);
 }
 
-/* A callback for each channel of a change. */
+/* To one channel of a change. */
 static void
-deliver_to(const char *channel, void *arg)
+deliver_to(Delivery *delivery, const char *channel, bool own)
 {
-	Delivery   *delivery = arg;
-
 	delivery->message.channel = channel;
+	delivery->message.own = own;
 	if (delivery->throttled)
 	{
 		const Change *change = delivery->change;
@@ -293,6 +305,42 @@ deliver_to(const char *channel, void *arg)
 			return;
 	}
 	outbox_put(&delivery->message);
+}
+
+static void
+collect_channel(const char *channel, void *arg)
+{
+	List	  **channels = arg;
+
+	*channels = lappend(*channels, pstrdup(channel));
+}
+
+/* To the narrowed channels that somebody listens to. */
+static void
+deliver_narrowed(Delivery *delivery, const char *watcher)
+{
+	Slot	   *slot = delivery->slot;
+	MemoryContext old;
+	List	   *channels = NIL;
+	ListCell   *lc;
+
+	if (!subscription_any_narrowed(slot, watcher))
+		return;
+	if (delivery->scratch == NULL)
+		delivery->scratch = AllocSetContextCreate(outbox_context(),
+												  "ectowatch narrowed channels",
+												  ALLOCSET_SMALL_SIZES);
+	old = MemoryContextSwitchTo(delivery->scratch);
+	if (!narrow_change(delivery->change, subscription_any_hashed(slot, watcher),
+					   collect_channel, &channels))
+		channels = subscription_narrowed(slot, watcher);
+	foreach(lc, channels)
+	{
+		if (subscription_exists(slot, lfirst(lc)))
+			deliver_to(delivery, lfirst(lc), false);
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(delivery->scratch);
 }
 
 /*
@@ -347,11 +395,13 @@ deliver_change(Delivery *delivery)
 	message->type = change->type;
 	message->delivery = change->delivery;
 	message->debug = (change->flags & CHANGE_DEBUG) != 0;
-	message->own = true;
 	if (is_row_change(change))
-		deliver_to(channel, delivery);
+	{
+		deliver_to(delivery, channel, true);
+		deliver_narrowed(delivery, channel);
+	}
 	else
-		put_on_all(message);
+		put_on_all(delivery->slot, message);
 }
 
 /* --- a transaction --- */
