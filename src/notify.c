@@ -517,13 +517,15 @@ note_done(Delivery *delivery, const RingCursor *cursor, bool sent)
 	if (delivery->record.position > 0)
 		pg_atomic_write_u64(&progress->notify_position,
 							delivery->record.position);
+	if (sent)
+		outbox_count_sent();
 	pg_atomic_write_u64(&progress->notify_offset, cursor->offset);
 
 	if (pg_atomic_exchange_u32(&progress->notify_blocked, 0) != 0)
 		ereport(LOG,
 				(errmsg("ectowatch sends notifications again")));
 	if (sent)
-		outbox_note_sent();
+		outbox_log_sent();
 }
 
 bool

@@ -172,9 +172,9 @@ keep_debug_line(const Message *message, const char *what)
 	SlotWatcher *watcher = slot_watcher(slot, message->watcher);
 
 	debug_lines = lappend(debug_lines,
-						  psprintf("worker %d sent \"%s\" of watcher \"%s\" to channel \"%s\", position " UINT64_FORMAT,
-								   MyProcPid, what, watcher->name,
-								   message->channel, message->position));
+						  psprintf("worker %d sent for watcher \"%s\" to channel \"%s\": %s, position " UINT64_FORMAT,
+								   MyProcPid, watcher->name, message->channel,
+								   what, message->position));
 	MemoryContextSwitchTo(old);
 }
 
@@ -430,10 +430,9 @@ outbox_commit(void)
 }
 
 void
-outbox_note_sent(void)
+outbox_count_sent(void)
 {
 	SlotProgress *progress = slot_progress(slot);
-	ListCell   *lc;
 
 	add_u64(&progress->notified, messages);
 	add_u64(&progress->notify_commits, 1);
@@ -444,6 +443,13 @@ outbox_note_sent(void)
 		if (pg_atomic_read_u32(&watcher->id) == counted[i])
 			add_u64(&watcher->notified, counts[counted[i] % SLOT_MAX_WATCHERS].sent);
 	}
+}
+
+void
+outbox_log_sent(void)
+{
+	ListCell   *lc;
+
 	foreach(lc, debug_lines)
 		ereport(LOG,
 				(errmsg_internal("ectowatch: %s", (char *) lfirst(lc)),

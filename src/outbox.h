@@ -66,7 +66,8 @@ extern bool outbox_is_full(void);
  */
 extern OutboxResult outbox_commit(void);
 
-/* After OUTBOX_SENT: counts it, and logs what is to be logged. */
-extern void outbox_note_sent(void);
+/* After OUTBOX_SENT: counts it; logs what is to be logged. */
+extern void outbox_count_sent(void);
+extern void outbox_log_sent(void);
 
 #endif							/* ECTOWATCH_OUTBOX_H */

@@ -263,7 +263,7 @@ $sql->query_safe('SELECT ectowatch_alter(\'hot_changed\', debug => true)');
 $sql->query_safe('TRUNCATE hot; INSERT INTO hot SELECT i, 0 FROM generate_series(1, 100) i WHERE i <> 1');
 my $news = news(qr/"id":100,/);
 like($news, qr/^updated:1:103 truncated inserted:2:0 /, 'until something comes that must not overtake it');
-ok($node->log_contains('ectowatch: worker \d+ sent "truncated" of watcher "hot_changed" to channel "hot_changed", position \d+'),
+ok($node->log_contains('ectowatch: worker \d+ sent for watcher "hot_changed" to channel "hot_changed": truncated, position \d+'),
 	'debug: the log has what was sent');
 $sql->query_safe('SELECT ectowatch_alter(\'hot_changed\', debug => false)');
 
@@ -347,6 +347,60 @@ my $newest = $sql->query_safe("SELECT max(position) FROM ectowatch_changes(0, '{
 like(($listen->lines)[-1], qr/"position":$newest\}$/, 'the bell rings for the newest');
 $sql->query_safe('SELECT ectowatch_unwatch(\'hot_changed\')');
 is(news(qr/ended/), 'ended', 'nothing was left');
+
+$listen->stop;
+
+# ---------- narrowed channels
+
+$sql->query_safe(q{SELECT ectowatch_watch('hot', 'changed', extra_columns => '{v}', throttle => '1 day', delivery => 'packed')});
+$listen = start_listen($node, 'postgres', [], 'hot_changed', 'hot_changed|id|20', 'hot_changed|v|2002');
+$seen = 0;
+update(20, 2000, 2001);
+update(21, 2100);
+update(20, 2002);
+update(21, 2101);
+poll_until('three messages', sub { scalar($listen->lines) >= 4 });
+wait_delivered($node, 'postgres');
+$sql->query_safe('TRUNCATE hot');
+poll_until('the last of them', sub { 3 <= grep { /truncated/ } $listen->lines });
+wait_delivered($node, 'postgres');
+my %got;
+foreach my $line ($listen->lines)
+{
+	my ($channel, undef, $payload) = split /\t/, $line;
+
+	push @{ $got{$channel} }, map { s/[^:]*://r } $payload =~ /("v":\d+|"type":"truncated")/g;
+}
+is_deeply(
+	\%got,
+	{
+		'hot_changed' => [ 2000, 2100, 2002, 2101, '"truncated"' ],
+		'hot_changed|id|20' => [ 2000, 2002, '"truncated"' ],
+		'hot_changed|v|2002' => [ 2002, '"truncated"' ]
+	},
+	'each narrowed channel has an interval of its own, and gets what goes to all');
+$listen->stop;
+
+# ---------- context
+
+$sql->query_safe(q{
+	SET application_name = 'shop';
+	SET ectowatch.context = '{"request": 7}';
+	SELECT ectowatch_watch('notes', 'inserted', label => 'who', extra_columns => '{body}', envelope => true)});
+$listen = start_listen($node, 'postgres', [], 'who');
+my $user = ask($sql, 'SELECT to_json(current_user)');
+my $context = qq{"context":{"changes":2,"user":$user,"application_name":"shop","context":{"request": 7}}};
+$start = position();
+$sql->query_safe(q{INSERT INTO notes VALUES (1001, 'short'), (1002, repeat('x', 7900))});
+@lines = $listen->wait_for_lines(2);
+like($lines[0], qr/"values":\{"id":1001,"body":"short"\},\Q$context\E,"position":\d+\}$/,
+	'a context, with how many changes there are');
+like($lines[1], qr/"values":\{"id":1002,"body":"x{7900}"\},"partial":true,"position":\d+\}$/,
+	'which is the first thing to go where there is no room');
+is( $sql->query_safe(qq{
+		SELECT string_agg((context - 'user')::text, ' ' ORDER BY position) FROM ectowatch_changes($start, '{who}')}),
+	join(' ', ('{"changes": 2, "context": {"request": 7}, "application_name": "shop"}') x 2),
+	'readers of the ring have it');
 
 $listen->stop;
 $sql->quit;
