@@ -279,11 +279,12 @@ SELECT watcher, channel, narrowed FROM ectowatch_stat_subscriptions ORDER BY cha
 RESET ROLE;
 
 --
--- Watchers come and go; subscriptions are sessions'
+-- A watcher may come later than its subscriptions
 --
-SELECT ectowatch_unwatch('users_updated');
+UNLISTEN *;
+LISTEN "tomorrow|id|1";
 SELECT * FROM mine;
-SELECT ectowatch_watch('users', 'updated');
+SELECT ectowatch_watch('users', 'updated', 'tomorrow');
 SELECT * FROM mine;
 UNLISTEN *;
 SELECT count(*) FROM ectowatch_stat_subscriptions;
