@@ -4,9 +4,9 @@
  *	  JSON of a change: its values, and the message for a channel.
  *
  * Values render as to_json() renders them, under fixed settings, so that
- * equal values give equal text in every session (but for type money, whose
- * lc_monetary is not so easily fixed).  The commonest types are
- * written here, all others by to_json() itself.
+ * equal values give equal text in every session (but for type money inside
+ * composite types, where a user's function may run that changes lc_monetary).
+ * The commonest types are written here, all others by to_json() itself.
  *
  * to_json() calls the type's output function, or its cast to json.  Of core's
  * base types they do not fail.  Any other type's may: they run in a
@@ -39,7 +39,9 @@
 #include "utils/fmgroids.h"
 #include "utils/json.h"
 #include "utils/lsyscache.h"
+#include "utils/pg_locale.h"
 #include "utils/resowner.h"
+#include "utils/typcache.h"
 #include "utils/uuid.h"
 #include "utils/xml.h"
 
@@ -160,14 +162,18 @@ message_kind(Oid type)
 	return MESSAGE_GUARDED;
 }
 
-/* Names come with a schema where search_path does not lead to them. */
+/*
+ * Whether a type, or one inside it, shows names, which come with a schema where
+ * search_path does not lead to them.
+ */
 static bool
 type_by_search_path(Oid type)
 {
 	Oid			base = getBaseType(type);
+	TupleDesc	desc;
+	bool		found = false;
 
-	if (OidIsValid(get_element_type(base)))
-		base = get_element_type(base);
+	check_stack_depth();
 	switch (base)
 	{
 		case REGPROCOID:
@@ -181,7 +187,33 @@ type_by_search_path(Oid type)
 		case REGDICTIONARYOID:
 			return true;
 	}
-	return false;
+	if (OidIsValid(get_element_type(base)))
+		return type_by_search_path(get_element_type(base));
+	if (get_typtype(base) == TYPTYPE_RANGE)
+		return type_by_search_path(get_range_subtype(base));
+	if (get_typtype(base) == TYPTYPE_MULTIRANGE)
+		return type_by_search_path(get_multirange_range(base));
+	if (get_typtype(base) != TYPTYPE_COMPOSITE)
+		return false;
+
+	desc = lookup_rowtype_tupdesc(base, -1);
+	for (int i = 0; i < desc->natts && !found; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		found = !att->attisdropped && type_by_search_path(att->atttypid);
+	}
+	ReleaseTupleDesc(desc);
+	return found;
+}
+
+/* Whether it is type money, or an array of that. */
+static bool
+type_by_lc_monetary(Oid type)
+{
+	Oid			base = getBaseType(type);
+
+	return base == MONEYOID || get_element_type(base) == MONEYOID;
 }
 
 void
@@ -201,6 +233,7 @@ message_column_init(MessageColumn *column, TupleDesc desc, AttrNumber attnum,
 	column->label = label.data;
 	column->kind = message_kind(att->atttypid);
 	column->by_search_path = type_by_search_path(att->atttypid);
+	column->by_lc_monetary = type_by_lc_monetary(att->atttypid);
 	column->foreign_json = column->kind == MESSAGE_GUARDED ||
 		getBaseType(att->atttypid) == JSONOID ||
 		getBaseType(att->atttypid) == JSONARRAYOID;
@@ -219,7 +252,7 @@ message_column_init(MessageColumn *column, TupleDesc desc, AttrNumber attnum,
 }
 
 static void
-append_by_to_json(StringInfo out, MessageColumn *column, Datum value)
+append_plainly(StringInfo out, MessageColumn *column, Datum value)
 {
 	text	   *json = DatumGetTextPP(FunctionCall1Coll(&column->to_json,
 														DEFAULT_COLLATION_OID,
@@ -238,13 +271,48 @@ append_by_search_path(StringInfo out, MessageColumn *column, Datum value)
 	PushOverrideSearchPath(&path);
 	PG_TRY();
 	{
-		append_by_to_json(out, column, value);
+		append_plainly(out, column, value);
 	}
 	PG_FINALLY();
 	{
 		PopOverrideSearchPath();
 	}
 	PG_END_TRY();
+}
+
+/*
+ * The same with amounts of money as in locale C.  Only for what calls no
+ * function of a user's, which might change the setting meanwhile.
+ */
+static void
+append_by_lc_monetary(StringInfo out, MessageColumn *column, Datum value)
+{
+	static char fixed[] = "C";
+	char	   *former = locale_monetary;
+
+	locale_monetary = fixed;
+	assign_locale_monetary(NULL, NULL); /* forgets what is cached */
+	PG_TRY();
+	{
+		append_plainly(out, column, value);
+	}
+	PG_FINALLY();
+	{
+		locale_monetary = former;
+		assign_locale_monetary(NULL, NULL);
+	}
+	PG_END_TRY();
+}
+
+static void
+append_by_to_json(StringInfo out, MessageColumn *column, Datum value)
+{
+	if (column->by_search_path)
+		append_by_search_path(out, column, value);
+	else if (column->by_lc_monetary)
+		append_by_lc_monetary(out, column, value);
+	else
+		append_plainly(out, column, value);
 }
 
 /* The same where the type's code may throw; false if it did. */
@@ -347,10 +415,7 @@ append_value(StringInfo out, MessageColumn *column, Datum value)
 			appendStringInfoChar(out, '"');
 			return true;
 		case MESSAGE_JSON:
-			if (column->by_search_path)
-				append_by_search_path(out, column, value);
-			else
-				append_by_to_json(out, column, value);
+			append_by_to_json(out, column, value);
 			return true;
 		case MESSAGE_GUARDED:
 			return append_guarded(out, column, value);

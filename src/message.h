@@ -36,6 +36,7 @@ typedef struct MessageColumn
 	bool		typbyval;
 	MessageKind kind;
 	bool		by_search_path; /* its output depends on that */
+	bool		by_lc_monetary; /* or on that */
 	bool		foreign_json;	/* renders what others wrote as JSON */
 	char	   *label;			/* "name": as JSON */
 	FmgrInfo	to_json;		/* for MESSAGE_JSON and MESSAGE_GUARDED */
