@@ -19,8 +19,8 @@
  * 3. Wait until the worker has freed as many tickets, and told as many
  *	  losses.  It shows a batch or a gap to readers before that.
  *
- * Later batches may be among those of step 2, so this waits for a little more than
- * is needed, but no longer than a reader of the newest change would.
+ * Later batches may be among those of step 2, so this waits for a little more
+ * than is needed, but no longer than a reader of the newest change would.
  *
  * Sleeping: the worker broadcasts the slot's condition variable when it has
  * freed batches or told losses; so step 3 just sleeps.  Nobody tells of the
