@@ -226,6 +226,11 @@ CREATE FUNCTION ectowatch_unsubscribe(watcher text, column_name text, value anyn
 COMMENT ON FUNCTION ectowatch_unsubscribe(text, text, anynonarray) IS
 'UNLISTEN what ectowatch_subscribe() with the same arguments listens to';
 
+CREATE FUNCTION ectowatch_notify(channel text, payload text) RETURNS void
+    LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION ectowatch_notify(text, text) IS
+'send a payload to a channel when this transaction commits, as pg_notify() does, on the way of changes';
+
 --
 -- Reading
 --

@@ -147,7 +147,7 @@ REVOKE SET ON PARAMETER ectowatch.mute FROM regress_mute;
 DROP ROLE regress_mute;
 
 --
--- ectowatch.context goes along with envelope: sql/envelope.sql.  It is short.
+-- ectowatch.context goes along with envelope: sql/options_delivery.sql.  It is short.
 --
 SELECT set_config('ectowatch.context', repeat('x', 1024), true) IS NOT NULL AS fits;
 DO $$

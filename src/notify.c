@@ -49,6 +49,7 @@
 #include "lib/stringinfo.h"
 #include "nodes/pg_list.h"
 #include "pgstat.h"
+#include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -83,6 +84,7 @@ typedef struct Delivery
 	bool		restoring;		/* nothing is sent, but held back again */
 	List	   *crash_told;		/* SlotWatchers whose gap is in the outbox */
 	MemoryContext scratch;		/* of one record; NULL: not needed yet */
+	HTAB	   *payloads;		/* digests of what ectowatch_notify() was given */
 	StringInfoData out;
 
 	RingRecord	record;
@@ -202,9 +204,9 @@ send_skipped(Delivery *delivery)
 	List	   *skipped = NIL;
 	ListCell   *lc;
 
-	for (uint32 i = 0; i < SLOT_MAX_WATCHERS; i++)
+	for (uint32 i = 0; i < SLOT_ENTRIES; i++)
 	{
-		SlotWatcher *watcher = slot_watcher(delivery->slot, i);
+		SlotWatcher *watcher = slot_entry(delivery->slot, i);
 
 		if (watcher->gap_changes > 0)
 			skipped = lappend(skipped, watcher);
@@ -223,8 +225,8 @@ send_skipped(Delivery *delivery)
 static void
 forget_skipped(Slot *slot)
 {
-	for (uint32 i = 0; i < SLOT_MAX_WATCHERS; i++)
-		slot_watcher(slot, i)->gap_changes = 0;
+	for (uint32 i = 0; i < SLOT_ENTRIES; i++)
+		slot_entry(slot, i)->gap_changes = 0;
 	slot_progress(slot)->gaps = false;
 }
 
@@ -344,12 +346,64 @@ deliver_narrowed(Delivery *delivery, const char *watcher)
 }
 
 /*
- * What ectowatch_notify() was given: a payload for a channel, of no watcher.
- * Nothing makes such changes yet.
+ * What ectowatch_notify() was given: the payload as it is, if NOTIFY carries
+ * it.
  */
 static void
-deliver_notify(Delivery *delivery pg_attribute_unused())
+deliver_notify(Delivery *delivery)
 {
+	const Change *change = delivery->change;
+	Message    *message = &delivery->message;
+	char		channel[NAMEDATALEN];
+
+	if (delivery->restoring)
+		return;
+	memcpy(channel, change_name(change), change->name_len);
+	channel[change->name_len] = '\0';
+	resetStringInfo(&delivery->out);
+	if (change->count <= MESSAGE_MAX_LENGTH)
+		appendBinaryStringInfo(&delivery->out, change_old(change), change->count);
+	else
+		message_for_channel(&delivery->out, change, delivery->record.position,
+							delivery->record.of, MESSAGE_MAX_LENGTH);
+	memset(message, 0, sizeof(*message));
+	message->channel = channel;
+	message->payload = delivery->out.data;
+	message->len = delivery->out.len;
+	message->watcher = change->watcher;
+	message->position = delivery->record.position;
+	message->type = CHANGE_NOTIFY;
+	message->delivery = DELIVERY_EACH;
+	message->own = true;
+	outbox_put(message);
+}
+
+/*
+ * Whether this transaction has sent the same to that channel: it would be
+ * dropped as a repetition, though another transaction has asked for it.  May
+ * say so wrongly.
+ */
+static bool
+repeats_notify(Delivery *delivery, const Change *change)
+{
+	uint64		digest;
+	bool		found;
+
+	if (change->type != CHANGE_NOTIFY || change->count > MESSAGE_MAX_LENGTH)
+		return false;
+	if (delivery->payloads == NULL)
+	{
+		HASHCTL		info;
+
+		info.keysize = sizeof(uint64);
+		info.entrysize = sizeof(uint64);
+		info.hcxt = outbox_context();
+		delivery->payloads = hash_create("ectowatch payloads", 64, &info,
+										 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	}
+	digest = change_digest(change);
+	(void) hash_search(delivery->payloads, &digest, HASH_ENTER, &found);
+	return found;
 }
 
 static void
@@ -421,13 +475,22 @@ delivery_begin(Delivery *delivery, Slot *slot)
 	initStringInfo(&delivery->out);
 }
 
-/* Takes the record at the cursor; false if there is none. */
+/*
+ * Takes the record at the cursor; false if there is none, or if it is for
+ * another transaction.
+ */
 static bool
 delivery_take(Delivery *delivery, RingCursor *cursor)
 {
-	delivery->offset = cursor->offset;
-	if (ring_read(cursor, &delivery->record, payload) != RING_RECORD)
+	RingCursor	next = *cursor;
+	RingRecord	record;
+
+	if (ring_read(&next, &record, payload) != RING_RECORD ||
+		repeats_notify(delivery, delivery->change))
 		return false;
+	delivery->offset = cursor->offset;
+	delivery->record = record;
+	*cursor = next;
 	deliver_change(delivery);
 	return true;
 }
@@ -440,9 +503,9 @@ notify_start(Slot *slot)
 	uint64		held_offset = pg_atomic_read_u64(&progress->held_offset);
 	uint64		end = pg_atomic_read_u64(&progress->notify_offset);
 
-	for (uint32 i = 0; i < SLOT_MAX_WATCHERS; i++)
+	for (uint32 i = 0; i < SLOT_ENTRIES; i++)
 	{
-		SlotWatcher *watcher = slot_watcher(slot, i);
+		SlotWatcher *watcher = slot_entry(slot, i);
 
 		if (watcher->held_evicted > 0)
 			add_gap(slot, watcher, watcher->held_from, watcher->held_to,

@@ -118,9 +118,9 @@ outbox_begin(Slot *for_slot)
 		context = AllocSetContextCreate(TopMemoryContext, "ectowatch outbox",
 										ALLOCSET_DEFAULT_SIZES);
 		counts = MemoryContextAllocZero(TopMemoryContext,
-										SLOT_MAX_WATCHERS * sizeof(OwnCount));
+										SLOT_ENTRIES * sizeof(OwnCount));
 		counted = MemoryContextAlloc(TopMemoryContext,
-									 SLOT_MAX_WATCHERS * sizeof(uint32));
+									 SLOT_ENTRIES * sizeof(uint32));
 	}
 	MemoryContextReset(context);
 	attempt++;
@@ -181,7 +181,7 @@ keep_debug_line(const Message *message, const char *what)
 static void
 count_own(uint32 watcher)
 {
-	OwnCount   *count = &counts[watcher % SLOT_MAX_WATCHERS];
+	OwnCount   *count = &counts[slot_entry_number(watcher)];
 
 	if (count->attempt != attempt)
 	{
@@ -441,7 +441,7 @@ outbox_count_sent(void)
 		SlotWatcher *watcher = slot_watcher(slot, counted[i]);
 
 		if (pg_atomic_read_u32(&watcher->id) == counted[i])
-			add_u64(&watcher->notified, counts[counted[i] % SLOT_MAX_WATCHERS].sent);
+			add_u64(&watcher->notified, counts[slot_entry_number(counted[i])].sent);
 	}
 }
 

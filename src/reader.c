@@ -46,9 +46,9 @@ evicted_of_name(Slot *slot, const char *name, uint64 *position, uint64 *changes)
 	bool		found = false;
 
 	*position = *changes = 0;
-	for (uint32 i = 0; i < SLOT_MAX_WATCHERS; i++)
+	for (uint32 i = 0; i < SLOT_ENTRIES; i++)
 	{
-		SlotWatcher *entry = slot_watcher(slot, i);
+		SlotWatcher *entry = slot_entry(slot, i);
 
 		if (pg_atomic_read_u32(&entry->id) == 0 ||
 			strncmp(entry->name, name, NAMEDATALEN) != 0)
@@ -88,7 +88,7 @@ reader_check_names(Reader *reader)
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_OBJECT),
 					 errmsg("watcher \"%s\" does not exist", name),
-					 errhint("View ectowatch_watchers lists those that do.")));
+					 errhint("View ectowatch_watchers lists those that do; channels of ectowatch_notify() are known from their first message since the server started.")));
 		}
 		if (!rights_allow_watcher(def))
 			ereport(ERROR,

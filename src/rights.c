@@ -100,6 +100,10 @@ rights_allow(HTAB *rights, const Change *change)
 	if (change->type == CHANGE_ENDED || change->type == CHANGE_GAP)
 		return true;
 
+	/* channels are public */
+	if (change->type == CHANGE_NOTIFY)
+		return true;
+
 	memset(&key, 0, sizeof(key));
 	key.relation = change->relation;
 	key.columns = hash_bytes_extended((const unsigned char *) change->columns,

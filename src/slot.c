@@ -20,6 +20,9 @@
  *	wanted					set by anyone, once; cleared with the slot
  *	workers_seen			counted by workers, read by the launcher
  *	progress, watchers		stored by the worker, read by all
+ *	nchannels, channels		added to by backends, under control->lock; a name
+ *							never changes, and who has its id has got that
+ *							through the lock or the queue
  *	lost, lost_added,		added to by committing backends, first lost[], then
  *	lost_told				the number of additions; the worker reads that
  *							before it looks through lost[], and stores it in
@@ -81,8 +84,10 @@ struct Slot
 	char		pad[PG_CACHE_LINE_SIZE];
 	pg_atomic_uint64 lost_added;
 	pg_atomic_uint64 lost_told;
-	pg_atomic_uint64 lost[SLOT_MAX_WATCHERS];
-	SlotWatcher watchers[SLOT_MAX_WATCHERS];
+	pg_atomic_uint64 lost[SLOT_ENTRIES];
+	SlotWatcher watchers[SLOT_ENTRIES];
+	uint32		nchannels;
+	char		channels[SLOT_MAX_CHANNELS][NAMEDATALEN];
 
 	/* queue, ring and subscriptions follow */
 };
@@ -199,6 +204,8 @@ slot_claim(Slot *slot, Oid database)
 		memset(&slot->progress, 0, sizeof(slot->progress));
 		memset(slot->lost, 0, sizeof(slot->lost));
 		memset(slot->watchers, 0, sizeof(slot->watchers));
+		memset(slot->channels, 0, sizeof(slot->channels));
+		slot->nchannels = 0;
 	}
 	pg_atomic_init_u64(&slot->lost_added, 0);
 	pg_atomic_init_u64(&slot->lost_told, 0);
@@ -290,7 +297,41 @@ slot_progress(Slot *slot)
 SlotWatcher *
 slot_watcher(Slot *slot, uint32 id)
 {
-	return &slot->watchers[id % SLOT_MAX_WATCHERS];
+	return &slot->watchers[slot_entry_number(id)];
+}
+
+uint32
+slot_entry_number(uint32 id)
+{
+	return id >= SLOT_CHANNEL ?
+		SLOT_MAX_WATCHERS + (id - SLOT_CHANNEL) % SLOT_MAX_CHANNELS :
+		id % SLOT_MAX_WATCHERS;
+}
+
+SlotWatcher *
+slot_entry(Slot *slot, uint32 number)
+{
+	return &slot->watchers[number];
+}
+
+uint32
+slot_channel_id(Slot *slot, const char *name)
+{
+	uint32		n = 0;
+
+	LWLockAcquire(control->lock, LW_EXCLUSIVE);
+	while (n < slot->nchannels && strcmp(slot->channels[n], name) != 0)
+		n++;
+	if (n == slot->nchannels && n < SLOT_MAX_CHANNELS - 1)
+		strlcpy(slot->channels[slot->nchannels++], name, NAMEDATALEN);
+	LWLockRelease(control->lock);
+	return SLOT_CHANNEL + n;
+}
+
+const char *
+slot_channel_name(Slot *slot, uint32 id)
+{
+	return slot->channels[(id - SLOT_CHANNEL) % SLOT_MAX_CHANNELS];
 }
 
 ConditionVariable *
@@ -342,7 +383,7 @@ slot_worker_pid(Slot *slot)
 void
 slot_add_lost(Slot *slot, uint32 watcher, uint64 changes)
 {
-	pg_atomic_fetch_add_u64(&slot->lost[watcher % SLOT_MAX_WATCHERS], changes);
+	pg_atomic_fetch_add_u64(&slot->lost[slot_entry_number(watcher)], changes);
 	pg_atomic_fetch_add_u64(&slot->lost_added, 1);
 }
 
@@ -373,7 +414,7 @@ slot_next_lost(Slot *slot, uint32 *entry)
 	uint64		added = slot_lost_added(slot);
 
 	pg_memory_barrier();
-	for (uint32 i = 0; i < SLOT_MAX_WATCHERS; i++)
+	for (uint32 i = 0; i < SLOT_ENTRIES; i++)
 	{
 		uint64		lost = pg_atomic_read_u64(&slot->lost[i]);
 

@@ -28,8 +28,18 @@ typedef struct Subscriptions Subscriptions;
 #define SLOT_MAX_WATCHERS	8192
 
 /*
- * What the worker knows of one watcher.  Written by the worker alone; read by
- * all, each field by itself.
+ * Channels of ectowatch_notify() have entries as well, and ids for them, until
+ * there are too many since the server started.  Those that come then share
+ * the last one, which has no name.
+ */
+#define SLOT_MAX_CHANNELS	1024
+#define SLOT_CHANNEL		((uint32) 0x80000000)	/* + number: its id */
+#define SLOT_CHANNEL_REST	(SLOT_CHANNEL + SLOT_MAX_CHANNELS - 1)
+#define SLOT_ENTRIES		(SLOT_MAX_WATCHERS + SLOT_MAX_CHANNELS)
+
+/*
+ * What the worker knows of one watcher, or channel.  Written by the worker
+ * alone; read by all, each field by itself.
  */
 typedef struct SlotWatcher
 {
@@ -112,6 +122,17 @@ extern Subscriptions *slot_subscriptions(Slot *slot);
 
 /* The entry that belongs to a watcher's id; check the id in it. */
 extern SlotWatcher *slot_watcher(Slot *slot, uint32 id);
+
+/* Which one that is, below SLOT_ENTRIES; and the one of a number. */
+extern uint32 slot_entry_number(uint32 id);
+extern SlotWatcher *slot_entry(Slot *slot, uint32 number);
+
+/*
+ * The id of a channel of ectowatch_notify(), of less than NAMEDATALEN bytes; and
+ * the name that an id was given for, empty for SLOT_CHANNEL_REST.  Takes a lock.
+ */
+extern uint32 slot_channel_id(Slot *slot, const char *name);
+extern const char *slot_channel_name(Slot *slot, uint32 id);
 
 /* Broadcast when the ring has grown or the worker comes or goes. */
 extern ConditionVariable *slot_changed(Slot *slot);

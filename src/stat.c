@@ -164,9 +164,9 @@ ectowatch_stat_watchers_get(PG_FUNCTION_ARGS)
 	if (slot == NULL)
 		return (Datum) 0;
 
-	for (uint32 i = 0; i < SLOT_MAX_WATCHERS; i++)
+	for (uint32 i = 0; i < SLOT_ENTRIES; i++)
 	{
-		SlotWatcher *entry = slot_watcher(slot, i);
+		SlotWatcher *entry = slot_entry(slot, i);
 		uint32		id = pg_atomic_read_u32(&entry->id);
 		Row			row = {0};
 

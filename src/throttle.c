@@ -195,7 +195,7 @@ throttle_create(void)
 	info.entrysize = sizeof(Entry);
 	info.hcxt = context;
 	by_watcher = MemoryContextAllocZero(context,
-										SLOT_MAX_WATCHERS * sizeof(Watcher));
+										SLOT_ENTRIES * sizeof(Watcher));
 	dlist_init(&in_ring);
 	waiting.ph_compare = idle.ph_compare = entry_compare;
 	pairingheap_reset(&waiting);
@@ -207,7 +207,7 @@ throttle_create(void)
 static Watcher *
 watcher_of(uint32 id)
 {
-	return &by_watcher[id % SLOT_MAX_WATCHERS];
+	return &by_watcher[slot_entry_number(id)];
 }
 
 static Key
@@ -366,7 +366,7 @@ set_held_offset(void)
 
 /* The entry of a watcher in the slot, or NULL if it is another one's by now. */
 static SlotWatcher *
-slot_entry(const Held *held)
+held_watcher(const Held *held)
 {
 	SlotWatcher *watcher = slot_watcher(slot, held->message.watcher);
 
@@ -382,7 +382,7 @@ held_release(Held *held)
 	dlist_delete(&held->of_watcher);
 	if (held->evicted)
 	{
-		SlotWatcher *watcher = slot_entry(held);
+		SlotWatcher *watcher = held_watcher(held);
 
 		if (watcher != NULL && watcher->held_evicted > 0)
 			watcher->held_evicted--;
@@ -616,7 +616,7 @@ throttle_evicted(const RingRecord *record, uint64 offset)
 		held->evicted = true;
 		any = true;
 
-		watcher = slot_entry(held);
+		watcher = held_watcher(held);
 		if (watcher == NULL)
 			continue;
 		if (watcher->held_evicted++ == 0)

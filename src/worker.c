@@ -118,6 +118,12 @@ worker_entry(Worker *worker, const Change *change)
 {
 	SlotWatcher *entry = slot_watcher(worker->slot, change->watcher);
 
+	/* what many channels share has the name of none */
+	if (change->watcher == SLOT_CHANNEL_REST)
+	{
+		pg_atomic_write_u32(&entry->id, change->watcher);
+		return entry;
+	}
 	if (pg_atomic_read_u32(&entry->id) != change->watcher ||
 		memcmp(entry->name, change_name(change), change->name_len) != 0 ||
 		entry->name[change->name_len] != '\0')
@@ -307,9 +313,22 @@ worker_watchers(void)
 
 /* The watcher to which an entry of the slot belongs. */
 static WatcherDef *
-find_by_entry(List *watchers, uint32 entry)
+find_by_entry(Worker *worker, List *watchers, uint32 entry)
 {
 	ListCell   *lc;
+
+	/* a channel of ectowatch_notify(), which has no crash gap either */
+	if (entry >= SLOT_MAX_WATCHERS)
+	{
+		WatcherDef *def = palloc0(sizeof(WatcherDef));
+
+		def->id = SLOT_CHANNEL + (entry - SLOT_MAX_WATCHERS);
+		def->name = pstrdup(slot_channel_name(worker->slot, def->id));
+		def->run = slot_run();
+		if (def->id == SLOT_CHANNEL_REST)
+			def->delivery = DELIVERY_NONE;
+		return def;
+	}
 
 	foreach(lc, watchers)
 	{
@@ -332,13 +351,13 @@ worker_append_lost(Worker *worker)
 
 	while ((lost = slot_next_lost(worker->slot, &entry)) > 0)
 	{
-		WatcherDef *def = find_by_entry(watchers, entry);
+		WatcherDef *def = find_by_entry(worker, watchers, entry);
 
 		/* it may be younger than the list */
 		if (def == NULL)
 		{
 			watchers = worker_watchers();
-			def = find_by_entry(watchers, entry);
+			def = find_by_entry(worker, watchers, entry);
 		}
 		if (def != NULL)
 		{

@@ -1,0 +1,163 @@
+/*-------------------------------------------------------------------------
+ *
+ * send.c
+ *	  ectowatch_notify(): any payload, on the way of changes.
+ *
+ * For who has a trigger or a job queue with pg_notify(): the payload becomes a
+ * change of no watcher, with the channel as its name, and goes through
+ * pending, queue, worker and ring as all others do.  On the channel it is the
+ * payload as it is, if NOTIFY carries it, else a partial message with the
+ * position; the ring has it whole, as {"payload": "..."}.
+ *
+ * What pg_notify() documents holds: order, transactions, savepoints, and that
+ * a payload for a channel is sent once per transaction however often it is
+ * given.  The latter is seen by rows.c, as a row that has not changed; beyond
+ * the memory that it has, a repetition is sent again.
+ *
+ * So that it can be told on the channel if something is lost, each channel gets
+ * an entry in the slot, as a watcher has one.  Channels are public, as in core.
+ *
+ * Copyright (c) 2026, the ectowatch authors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "common/hashfn.h"
+#include "fmgr.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/hsearch.h"
+#include "utils/json.h"
+
+#include "ectowatch.h"
+#include "message.h"
+#include "pending.h"
+#include "slot.h"
+#include "watch.h"
+
+PG_FUNCTION_INFO_V1(ectowatch_notify);
+
+/* What else there is in a change: its name, and alignment. */
+#define SEND_OVERHEAD	1024
+
+static void
+check_channel(const char *channel)
+{
+	size_t		len = strlen(channel);
+
+	if (len == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("channel name cannot be empty"),
+				 errhint("Name the channel to which clients LISTEN.")));
+	if (len >= NAMEDATALEN)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("channel name too long"),
+				 errdetail("It has %zu bytes; %d are possible.",
+						   len, NAMEDATALEN - 1),
+				 errhint("Use a shorter name.")));
+}
+
+typedef struct KnownChannel
+{
+	char		name[NAMEDATALEN];
+	uint32		id;
+} KnownChannel;
+
+/* The id of a channel; ids never change, so those that it has are kept. */
+static uint32
+channel_id(const char *channel)
+{
+	static HTAB *known = NULL;
+	KnownChannel *entry;
+	uint32		id;
+
+	if (known == NULL)
+	{
+		HASHCTL		info;
+
+		info.keysize = NAMEDATALEN;
+		info.entrysize = sizeof(KnownChannel);
+		known = hash_create("ectowatch channels", 16, &info,
+							HASH_ELEM | HASH_STRINGS);
+	}
+	entry = hash_search(known, channel, HASH_FIND, NULL);
+	if (entry != NULL)
+		return entry->id;
+	id = slot_channel_id(slot_attach(), channel);
+	if (id != SLOT_CHANNEL_REST)
+	{
+		entry = hash_search(known, channel, HASH_ENTER, NULL);
+		entry->id = id;
+	}
+	return id;
+}
+
+Datum
+ectowatch_notify(PG_FUNCTION_ARGS)
+{
+	char	   *channel = PG_ARGISNULL(0) ? "" :
+	text_to_cstring(PG_GETARG_TEXT_PP(0));
+	char	   *payload = PG_ARGISNULL(1) ? "" :
+	text_to_cstring(PG_GETARG_TEXT_PP(1));
+	size_t		len = strlen(payload);
+	ChangeParts parts = {0};
+	RowVersion	version;
+	StringInfoData values;
+
+	ectowatch_require_preload();
+	check_channel(channel);
+	PreventCommandDuringRecovery("ectowatch_notify()");
+	PreventCommandIfParallelMode("ectowatch_notify()");
+	watch_require_slot();
+
+	parts.watcher = channel_id(channel);
+	parts.type = CHANGE_NOTIFY;
+
+	/* there is no one channel to which a gap of the rest could be told */
+	if (parts.watcher == SLOT_CHANNEL_REST)
+		parts.delivery = DELIVERY_NONE;
+	parts.flags = CHANGE_FRESH;
+	parts.name = channel;
+	parts.count = (uint32) len;
+	parts.keys_len = 1;
+	initStringInfo(&values);
+	if (len < change_max_size() - SEND_OVERHEAD)
+	{
+		appendStringInfoString(&values, "{\"payload\":");
+		escape_json(&values, payload);
+		appendStringInfoChar(&values, '}');
+	}
+	if (values.len == 0 || values.len > (int) (change_max_size() - SEND_OVERHEAD))
+	{
+		ereport(WARNING,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("payload of %zu bytes for channel \"%s\" is sent without its text",
+						len, channel),
+				 errdetail("As JSON it is longer than the %u bytes that a change can have.",
+						   change_max_size() - SEND_OVERHEAD),
+				 errhint("Send a key with which the text can be found.")));
+		parts.flags |= CHANGE_PARTIAL;
+	}
+	else
+	{
+		parts.values = values.data;
+		parts.values_len = values.len;
+	}
+
+	/* beside its JSON, the payload as it goes to the channel */
+	if (len <= MESSAGE_MAX_LENGTH)
+	{
+		parts.old = payload;
+		parts.old_len = len;
+	}
+
+	version.key = hash_bytes_extended((unsigned char *) payload, len, 0);
+	version.command = InvalidCommandId;
+	pending_add(change_make(&parts), &version);
+	PG_RETURN_VOID();
+}
