@@ -375,6 +375,16 @@ CREATE FUNCTION ectowatch_stat_watchers_get(
 COMMENT ON FUNCTION ectowatch_stat_watchers_get() IS
 'what view ectowatch_stat_watchers shows';
 
+CREATE FUNCTION ectowatch_stat_conditions_get(
+    OUT id integer,
+    OUT condition_checked_at timestamp with time zone,
+    OUT condition_matched_at timestamp with time zone,
+    OUT condition_failed_at timestamp with time zone
+) RETURNS SETOF record
+    LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 100 AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION ectowatch_stat_conditions_get() IS
+'what view ectowatch_stat_watchers shows of conditions';
+
 CREATE VIEW ectowatch_stat_watchers AS
     SELECT r.name AS watcher,
            r.relation,
@@ -385,9 +395,13 @@ CREATE VIEW ectowatch_stat_watchers AS
            s.last_position,
            s.last_change_at,
            COALESCE(s.evicted, 0) AS evicted,
-           s.evicted_position
+           s.evicted_position,
+           c.condition_checked_at,
+           c.condition_matched_at,
+           c.condition_failed_at
     FROM ectowatch_registry r
-    LEFT JOIN ectowatch_stat_watchers_get() s ON s.id OPERATOR(pg_catalog.=) r.id;
+    LEFT JOIN ectowatch_stat_watchers_get() s ON s.id OPERATOR(pg_catalog.=) r.id
+    LEFT JOIN ectowatch_stat_conditions_get() c ON c.id OPERATOR(pg_catalog.=) r.id;
 GRANT SELECT ON ectowatch_stat_watchers TO PUBLIC;
 COMMENT ON VIEW ectowatch_stat_watchers IS
 'what was delivered of each watcher since the server started';

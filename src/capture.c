@@ -44,6 +44,9 @@
 
 PG_FUNCTION_INFO_V1(ectowatch_capture);
 
+/* This database's, once something has been captured; NULL if it has none. */
+static Slot *capture_slot;
+
 /*
  * Whether a watcher hears what is written now: one that is not replicated
  * does not hear what replication writes, though the trigger may fire for it.
@@ -210,6 +213,22 @@ log_captured(const Change *change)
 					(int) change->values_len, change_values(change))));
 }
 
+/* Whether the change of a row is to be delivered; statistics are told. */
+static bool
+capture_condition_holds(const WatcherPlan *watcher, TriggerData *trigdata,
+						TupleTableSlot *old, TupleTableSlot *new)
+{
+	bool		failed;
+	bool		holds = condition_matches(watcher->condition,
+										  trigdata->tg_relation,
+										  old, new, &failed);
+
+	if (capture_slot != NULL)
+		slot_note_condition(capture_slot, watcher->def->id, holds && !failed,
+							failed);
+	return holds;
+}
+
 /* Adds the change of one row for one watcher. */
 static void
 capture_row(const TriggerPlan *plan, const WatcherPlan *watcher,
@@ -232,9 +251,9 @@ capture_row(const TriggerPlan *plan, const WatcherPlan *watcher,
 		row = trigdata->tg_newslot;
 	}
 	if (watcher->condition != NULL &&
-		!condition_matches(watcher->condition, trigdata->tg_relation,
-						   type == CHANGE_INSERTED ? NULL : trigdata->tg_trigslot,
-						   type == CHANGE_DELETED ? NULL : row))
+		!capture_condition_holds(watcher, trigdata,
+								 type == CHANGE_INSERTED ? NULL : trigdata->tg_trigslot,
+								 type == CHANGE_DELETED ? NULL : row))
 		return;
 	if (is_heap && type != CHANGE_DELETED &&
 		!(watcher->key_unique && pending_remembers_rows()) &&
@@ -313,14 +332,13 @@ static void
 capture_request_worker(void)
 {
 	static bool requested = false;
-	Slot	   *slot;
 
 	if (requested)
 		return;
 	requested = true;
-	slot = slot_attach();
-	if (slot != NULL)
-		slot_request_worker(slot);
+	capture_slot = slot_attach();
+	if (capture_slot != NULL)
+		slot_request_worker(capture_slot);
 }
 
 /* All there is to do where the library was not loaded at server start. */

@@ -327,7 +327,7 @@ condition_warn(Condition *condition, Relation relation, const ErrorData *error)
 /* Does all that is to be done, in a subtransaction. */
 static bool
 matches_guarded(Condition *condition, Relation relation,
-				TupleTableSlot *old, TupleTableSlot *new)
+				TupleTableSlot *old, TupleTableSlot *new, bool *failed)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -350,6 +350,8 @@ matches_guarded(Condition *condition, Relation relation,
 			state = condition_prepare(condition);
 		if (state->expr != NULL)
 			result = state_matches(condition, state, old, new);
+		else
+			*failed = true;
 		ReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
@@ -387,6 +389,7 @@ matches_guarded(Condition *condition, Relation relation,
 		condition_warn(condition, relation, error);
 		FreeErrorData(error);
 		result = true;
+		*failed = true;
 	}
 	PG_END_TRY();
 	return result;
@@ -394,19 +397,26 @@ matches_guarded(Condition *condition, Relation relation,
 
 bool
 condition_matches(Condition *condition, Relation relation,
-				  TupleTableSlot *old, TupleTableSlot *new)
+				  TupleTableSlot *old, TupleTableSlot *new, bool *failed)
 {
+	*failed = false;
 	if (condition->status == CONDITION_READY)
 	{
 		ConditionState *state = state_find(condition);
 
 		if (state != NULL && state->expr == NULL)
+		{
+			*failed = true;
 			return true;
+		}
 		if (state != NULL && state->plain)
 			return state_matches(condition, state, old, new);
 	}
 	else if (condition->status != CONDITION_NEW)
+	{
+		*failed = true;
 		return true;
+	}
 
 	if (depth >= MAX_DEPTH)
 	{
@@ -418,7 +428,8 @@ condition_matches(Condition *condition, Relation relation,
 					 errdetail("A function that it calls writes to a watched table. At this depth changes are delivered whether it holds or not."),
 					 errhint("Call ectowatch_watch() again with a condition that does not write.")));
 		condition->warned = true;
+		*failed = true;
 		return true;
 	}
-	return matches_guarded(condition, relation, old, new);
+	return matches_guarded(condition, relation, old, new, failed);
 }

@@ -27,11 +27,13 @@ extern Condition *condition_make(Oid origin, int event, const char *watcher,
 
 /*
  * Whether a change of the relation is to be delivered.  'old' is NULL for an
- * insert, 'new' for a delete.  Where the condition cannot be told, it is.  May
- * run functions of users, which may write, also to this relation.  Throws only
- * for want of memory or another of the server's resources, or if cancelled.
+ * insert, 'new' for a delete.  Where the condition cannot be told, it is, and
+ * 'failed' is set.  May run functions of users, which may write, also to this
+ * relation.  Throws only for want of memory or another of the server's
+ * resources, or if cancelled.
  */
 extern bool condition_matches(Condition *condition, Relation relation,
-							  TupleTableSlot *old, TupleTableSlot *new);
+							  TupleTableSlot *old, TupleTableSlot *new,
+							  bool *failed);
 
 #endif							/* ECTOWATCH_CONDITION_H */

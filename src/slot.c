@@ -27,6 +27,7 @@
  *	lost_told				the number of additions; the worker reads that
  *							before it looks through lost[], and stores it in
  *							lost_told when nothing is left there
+ *	conditions				stored by any backend, read by all; see below
  *	changed, queue, ring,	each with rules of its own
  *	subscriptions
  *
@@ -41,6 +42,14 @@
  * slot, and the launcher starts none.  A worker that comes too late, or twice,
  * is refused by slot_claim_worker() and goes away.
  *
+ * conditions[] says when watchers' conditions were last evaluated.  Backends
+ * store there without order, each field by itself: of two at once one remains.
+ * An entry is taken over by who finds another watcher's id in it.  A backend
+ * that still captures for the former watcher may then leave a time there that
+ * is not the new one's; it is a figure to be looked at, nothing hangs on it.
+ * Times are those of statements, and a newer one is stored only where it
+ * differs by a second: the line stays shared among writers.
+ *
  * Lock order: control->lock is an LWLock and a leaf; nobody waits for another
  * process while holding it.
  *
@@ -52,6 +61,7 @@
 
 #include <signal.h>
 
+#include "access/xact.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
@@ -88,6 +98,7 @@ struct Slot
 	SlotWatcher watchers[SLOT_ENTRIES];
 	uint32		nchannels;
 	char		channels[SLOT_MAX_CHANNELS][NAMEDATALEN];
+	SlotCondition conditions[SLOT_MAX_WATCHERS];
 
 	/* queue, ring and subscriptions follow */
 };
@@ -206,6 +217,7 @@ slot_claim(Slot *slot, Oid database)
 		memset(slot->watchers, 0, sizeof(slot->watchers));
 		memset(slot->channels, 0, sizeof(slot->channels));
 		slot->nchannels = 0;
+		memset(slot->conditions, 0, sizeof(slot->conditions));
 	}
 	pg_atomic_init_u64(&slot->lost_added, 0);
 	pg_atomic_init_u64(&slot->lost_told, 0);
@@ -332,6 +344,42 @@ const char *
 slot_channel_name(Slot *slot, uint32 id)
 {
 	return slot->channels[(id - SLOT_CHANNEL) % SLOT_MAX_CHANNELS];
+}
+
+SlotCondition *
+slot_condition(Slot *slot, uint32 id)
+{
+	return &slot->conditions[id % SLOT_MAX_WATCHERS];
+}
+
+/* Stores a time unless one of about then is there. */
+static void
+slot_note_time(pg_atomic_uint64 *at, TimestampTz now)
+{
+	TimestampTz last = (TimestampTz) pg_atomic_read_u64(at);
+
+	if (now - last > USECS_PER_SEC || now < last)
+		pg_atomic_write_u64(at, (uint64) now);
+}
+
+void
+slot_note_condition(Slot *slot, uint32 watcher, bool matched, bool failed)
+{
+	SlotCondition *entry = slot_condition(slot, watcher);
+	TimestampTz now = GetCurrentStatementStartTimestamp();
+
+	if (pg_atomic_read_u32(&entry->id) != watcher)
+	{
+		pg_atomic_write_u64(&entry->checked_at, 0);
+		pg_atomic_write_u64(&entry->matched_at, 0);
+		pg_atomic_write_u64(&entry->failed_at, 0);
+		pg_atomic_write_u32(&entry->id, watcher);
+	}
+	slot_note_time(&entry->checked_at, now);
+	if (matched)
+		slot_note_time(&entry->matched_at, now);
+	if (failed)
+		slot_note_time(&entry->failed_at, now);
 }
 
 ConditionVariable *

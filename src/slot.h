@@ -72,6 +72,18 @@ typedef struct SlotWatcher
 	uint64		held_to;
 } SlotWatcher;
 
+/*
+ * When a watcher's condition was last evaluated, as TimestampTz to about a
+ * second, 0: not since the server started.  Written by any backend.
+ */
+typedef struct SlotCondition
+{
+	pg_atomic_uint32 id;		/* whose entry this is; 0: nobody's yet */
+	pg_atomic_uint64 checked_at;
+	pg_atomic_uint64 matched_at;	/* and it was true, */
+	pg_atomic_uint64 failed_at; /* and it failed */
+} SlotCondition;
+
 /* The worker's counters and places; it writes, all read. */
 typedef struct SlotProgress
 {
@@ -133,6 +145,16 @@ extern SlotWatcher *slot_entry(Slot *slot, uint32 number);
  */
 extern uint32 slot_channel_id(Slot *slot, const char *name);
 extern const char *slot_channel_name(Slot *slot, uint32 id);
+
+/* The same of conditions. */
+extern SlotCondition *slot_condition(Slot *slot, uint32 id);
+
+/*
+ * Notes that a watcher's condition has been evaluated: with which result, and
+ * whether it failed.  In a transaction; cheap enough for each row.
+ */
+extern void slot_note_condition(Slot *slot, uint32 watcher, bool matched,
+								bool failed);
 
 /* Broadcast when the ring has grown or the worker comes or goes. */
 extern ConditionVariable *slot_changed(Slot *slot);

@@ -25,6 +25,7 @@
 
 PG_FUNCTION_INFO_V1(ectowatch_stat_get);
 PG_FUNCTION_INFO_V1(ectowatch_stat_watchers_get);
+PG_FUNCTION_INFO_V1(ectowatch_stat_conditions_get);
 
 /* A row being filled, column by column. */
 typedef struct Row
@@ -181,6 +182,37 @@ ectowatch_stat_watchers_get(PG_FUNCTION_ARGS)
 		row_add_time(&row, &entry->last_at);
 		row_add_counter(&row, &entry->evicted);
 		row_add_position(&row, pg_atomic_read_u64(&entry->evicted_position));
+		Assert(row.n == rsinfo->setDesc->natts);
+		row_put(&row, rsinfo);
+	}
+	return (Datum) 0;
+}
+
+/* A watcher has one without having had a change, so these are rows apart. */
+Datum
+ectowatch_stat_conditions_get(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	Slot	   *slot;
+
+	ectowatch_require_preload();
+	InitMaterializedSRF(fcinfo, 0);
+	slot = slot_attach();
+	if (slot == NULL)
+		return (Datum) 0;
+
+	for (uint32 i = 0; i < SLOT_MAX_WATCHERS; i++)
+	{
+		SlotCondition *entry = slot_condition(slot, i);
+		uint32		id = pg_atomic_read_u32(&entry->id);
+		Row			row = {0};
+
+		if (id == 0)
+			continue;
+		row_add(&row, Int32GetDatum((int32) id), false);
+		row_add_time(&row, &entry->checked_at);
+		row_add_time(&row, &entry->matched_at);
+		row_add_time(&row, &entry->failed_at);
 		Assert(row.n == rsinfo->setDesc->natts);
 		row_put(&row, rsinfo);
 	}
