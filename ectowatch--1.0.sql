@@ -431,3 +431,404 @@ CREATE VIEW ectowatch_stat_subscriptions AS
 GRANT SELECT ON ectowatch_stat_subscriptions TO PUBLIC;
 COMMENT ON VIEW ectowatch_stat_subscriptions IS
 'who listens to which channel of a watcher, a row per session and channel';
+
+--
+-- Checking and repairing
+--
+CREATE FUNCTION ectowatch_stat_library_get(
+    OUT version text,
+    OUT preloaded boolean,
+    OUT has_slot boolean,
+    OUT worker_wanted boolean,
+    OUT workers_seen bigint
+) RETURNS SETOF record
+    LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 1 AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION ectowatch_stat_library_get() IS
+'what ectowatch_check() says of library and worker';
+
+CREATE FUNCTION ectowatch_trigger_problems(
+    OUT relation regclass,
+    OUT origin regclass,
+    OUT trigger text,
+    OUT events text[],
+    OUT problem text,
+    OUT watcher text
+) RETURNS SETOF record
+    LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 10 AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION ectowatch_trigger_problems() IS
+'what ectowatch_check() says of triggers, and ectowatch_repair() puts right';
+
+CREATE FUNCTION ectowatch_may_read(watcher text) RETURNS boolean
+    LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION ectowatch_may_read(text) IS
+'whether the current role may read what a watcher delivers now';
+
+CREATE FUNCTION ectowatch_repair(
+    OUT relation regclass,
+    OUT trigger text,
+    OUT action text
+) RETURNS SETOF record
+    LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 10 AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION ectowatch_repair() IS
+'create, enable, replace and drop triggers as watchers need them; says what was done';
+
+CREATE FUNCTION ectowatch_self_test(
+    timeout interval DEFAULT '10 seconds',
+    OUT step integer,
+    OUT what text,
+    OUT ok boolean,
+    OUT detail text
+) RETURNS SETOF record
+    LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 7 AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION ectowatch_self_test(interval) IS
+'send a probe through queue, worker and ring to a channel; how far it came, and how fast';
+
+-- One block per question, in the order of the path that a change takes.  What
+-- is ectowatch's is found when it runs, for its schema may be renamed.
+CREATE FUNCTION ectowatch_check(watcher text DEFAULT NULL)
+RETURNS TABLE (step integer, question text, ok boolean, detail text, hint text)
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE ROWS 20
+    SET search_path = pg_catalog, pg_temp
+AS $check$
+#variable_conflict use_column
+DECLARE
+    ours text;
+    installed text;
+    w record;
+    library record;
+    stat record;
+    mine record;
+    wanted text[];
+    bad text;
+    disabled text;
+    busy text;
+    n bigint;
+    tables bigint;
+    r record;
+BEGIN
+    step := 0;
+    SELECT quote_ident(n.nspname) || '.', e.extversion INTO ours, installed
+        FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+        WHERE e.extname = 'ectowatch';
+    EXECUTE 'SELECT * FROM ' || ours || 'ectowatch_watchers WHERE watcher = $1'
+        INTO w USING ectowatch_check.watcher;
+    EXECUTE 'SELECT * FROM ' || ours || 'ectowatch_stat_library_get()' INTO library;
+
+    -- without the library these throw, and so are planned to be left out
+    EXECUTE 'SELECT * FROM ' || ours || 'ectowatch_stat WHERE $1'
+        INTO stat USING library.preloaded;
+    EXECUTE 'SELECT * FROM ' || ours || 'ectowatch_stat_watchers WHERE $1 AND watcher = $2'
+        INTO mine USING library.preloaded, ectowatch_check.watcher;
+
+    IF ectowatch_check.watcher IS NOT NULL THEN
+        IF w.watcher IS NULL THEN
+            RAISE undefined_object
+                USING MESSAGE = format('watcher "%s" does not exist', ectowatch_check.watcher),
+                      HINT = 'View ectowatch_watchers lists those that do.';
+        END IF;
+        wanted := CASE w.event WHEN 'changed'
+            THEN '{inserted,updated,deleted,truncated}' ELSE ARRAY[w.event] END;
+        EXECUTE $query$
+            SELECT string_agg(CASE problem
+                       WHEN 'missing' THEN format('for %s there is none', array_to_string(events, ', '))
+                       WHEN 'changed' THEN format('"%s" was made otherwise than ectowatch does', trigger)
+                       END, '; '),
+                   string_agg(format('"%s" on %s', trigger, relation), ', ') FILTER (WHERE problem = 'disabled')
+            FROM $query$ || ours || $query$ectowatch_trigger_problems()
+            WHERE origin = $1 AND events && $2 $query$
+            INTO bad, disabled USING w.relation, wanted;
+    END IF;
+
+    step := step + 1;
+    question := 'Is the library loaded at server start?';
+    ok := library.preloaded;
+    detail := CASE WHEN ok THEN 'It is in shared_preload_libraries.'
+        ELSE 'It is not in shared_preload_libraries: nothing is captured.' END;
+    hint := CASE WHEN NOT ok THEN
+        'Add this to postgresql.conf and restart the server: shared_preload_libraries = ''ectowatch''' END;
+    RETURN NEXT;
+
+    step := step + 1;
+    question := 'Are library and extension of the same version?';
+    ok := library.version = installed;
+    detail := format('The library is version %s, the extension %s.', library.version, installed);
+    hint := CASE WHEN NOT ok THEN
+        'Restart the server if it still has a former library; then ALTER EXTENSION ectowatch UPDATE.' END;
+    RETURN NEXT;
+
+    IF library.preloaded THEN
+        step := step + 1;
+        question := 'Is the worker of this database running?';
+        ok := stat.worker_pid IS NOT NULL;
+        IF ok THEN
+            detail := format('Its process id is %s.', stat.worker_pid);
+            hint := NULL;
+        ELSIF pg_is_in_recovery() THEN
+            detail := 'The server is a standby, where no worker runs.';
+            hint := 'Ask on the primary.';
+        ELSIF NOT library.has_slot THEN
+            detail := format('ectowatch.max_databases is %s, and so many other databases use ectowatch.',
+                current_setting('ectowatch.max_databases'));
+            hint := 'Increase ectowatch.max_databases and restart the server.';
+        ELSIF NOT library.worker_wanted THEN
+            ok := NULL;
+            detail := 'Nothing has asked for it since the server started.';
+            hint := 'The first change of a watched table, LISTEN, or call starts it.';
+        ELSIF library.workers_seen = 0 THEN
+            detail := format('It was asked for, and did not start; max_worker_processes is %s.',
+                current_setting('max_worker_processes'));
+            hint := 'See the server log; if it says "out of background worker slots", increase max_worker_processes and restart the server.';
+        ELSE
+            detail := format('It has ended, after %s that ran since the server started.', library.workers_seen);
+            hint := 'It is started again within seconds, unless a command on databases keeps it out; the server log says why it ended.';
+        END IF;
+        RETURN NEXT;
+    END IF;
+
+    IF w.watcher IS NOT NULL THEN
+        step := step + 1;
+        question := 'Does the table have its triggers?';
+        ok := bad IS NULL AND w.owner IS NOT NULL;
+        detail := CASE WHEN w.owner IS NULL THEN 'The table was dropped while the library was not loaded.'
+            WHEN ok THEN format('Table %s has %s.', w.relation, array_to_string(w.triggers, ', '))
+            ELSE format('On table %s: %s.', w.relation, bad) END;
+        hint := CASE WHEN w.owner IS NULL THEN 'Remove the watcher with ectowatch_repair(), or ectowatch_unwatch().'
+            WHEN NOT ok THEN 'Call ectowatch_repair() as owner of the table.' END;
+        RETURN NEXT;
+    END IF;
+
+    IF w.owner IS NOT NULL THEN
+        step := step + 1;
+        question := 'Are they enabled?';
+        ok := disabled IS NULL;
+        detail := CASE WHEN ok THEN
+                CASE WHEN w.replicated THEN 'They fire whatever session_replication_role is.'
+                     ELSE 'They fire unless session_replication_role is replica.' END
+            ELSE format('Disabled, or not as option replicated needs it: %s.', disabled) END;
+        hint := CASE WHEN NOT ok THEN 'Call ectowatch_repair() as owner of the table.' END;
+        RETURN NEXT;
+
+        step := step + 1;
+        question := 'Are writes of this session captured?';
+        bad := NULL;
+        hint := NULL;
+        IF current_setting('session_replication_role') = 'replica' AND NOT w.replicated THEN
+            bad := 'session_replication_role is replica, and the watcher is not replicated.';
+            hint := 'Reset that setting; or watch with replicated => true, which captures what logical replication applies.';
+        ELSIF current_setting('ectowatch.mute', true) = 'on' THEN
+            bad := 'ectowatch.mute is on: changes become gaps with reason muted.';
+            hint := 'Reset that setting.';
+        END IF;
+        ok := bad IS NULL;
+        detail := COALESCE(bad, format('session_replication_role is %s.',
+            current_setting('session_replication_role')));
+        RETURN NEXT;
+
+        step := step + 1;
+        question := 'Are the columns there that it names?';
+        SELECT string_agg(DISTINCT format('"%s"', c.name), ', ')
+            INTO bad
+            FROM unnest(w.key_columns || w.trigger_columns || w.extra_columns) c (name)
+            WHERE c.name <> '*' AND NOT EXISTS (
+                SELECT FROM pg_attribute a
+                WHERE a.attrelid = w.relation AND a.attname = c.name
+                  AND a.attnum > 0 AND NOT a.attisdropped);
+        ok := bad IS NULL;
+        detail := CASE WHEN ok THEN 'All are.'
+            ELSE format('Table %s has no longer: %s.', w.relation, bad) END;
+        hint := CASE WHEN NOT ok THEN
+            'Call ectowatch_watch() or ectowatch_alter() with the columns that there are.' END;
+        RETURN NEXT;
+    END IF;
+
+    IF w.watcher IS NOT NULL AND library.preloaded THEN
+        IF w.condition IS NOT NULL THEN
+            step := step + 1;
+            question := 'Does the condition hold?';
+            ok := CASE WHEN mine.condition_failed_at IS NOT NULL THEN false
+                WHEN mine.condition_matched_at IS NOT NULL THEN true END;
+            detail := format('The condition is %s. It was last evaluated %s, held last %s, and failed %s.',
+                w.condition,
+                COALESCE('at ' || mine.condition_checked_at, 'never'),
+                COALESCE('at ' || mine.condition_matched_at, 'never'),
+                COALESCE('at ' || mine.condition_failed_at, 'never'));
+            hint := CASE WHEN mine.condition_failed_at IS NOT NULL THEN
+                    'The writer got a WARNING that says why; set another one with ectowatch_alter().'
+                WHEN mine.condition_checked_at IS NOT NULL AND mine.condition_matched_at IS NULL THEN
+                    'Rows for which it does not hold are no changes.' END;
+            RETURN NEXT;
+        END IF;
+
+        step := step + 1;
+        question := 'Did changes arrive?';
+        ok := CASE WHEN mine.lost > 0 OR mine.notify_skipped > 0 THEN false
+            WHEN mine.changes > 0 THEN true END;
+        detail := CASE WHEN mine.last_position IS NULL THEN
+                'None, since the server started or the watcher was created.'
+            ELSE format('%s since the server started, the last one at %s, position %s.',
+                mine.changes, mine.last_change_at, mine.last_position) END;
+        IF mine.lost > 0 OR mine.notify_skipped > 0 THEN
+            detail := detail || format(' Gaps stand for %s that were lost for want of room in the queue, and %s that channels did not get in time.',
+                mine.lost, mine.notify_skipped);
+        END IF;
+        hint := CASE WHEN mine.lost > 0 THEN 'Increase ectowatch.queue_size or ectowatch.queue_timeout.'
+            WHEN mine.notify_skipped > 0 THEN 'Increase ectowatch.ring_size; read what is still there with ectowatch_changes().'
+            WHEN mine.last_position IS NULL THEN 'Only what is committed arrives, and only changes of the watcher''s event.' END;
+        RETURN NEXT;
+    END IF;
+
+    IF stat.database IS NOT NULL THEN
+        step := step + 1;
+        question := 'Does the queue go on?';
+        -- others' commits take their time; one second is none of theirs
+        ok := NOT (stat.blocked_since < clock_timestamp() - interval '1 s'
+            OR (stat.worker_pid IS NULL AND stat.queue_batches > 0));
+        ok := COALESCE(ok, true);
+        detail := format('It holds %s batches, %s bytes.', stat.queue_batches, stat.queue_bytes);
+        hint := NULL;
+        IF stat.blocked_by_pid IS NOT NULL THEN
+            SELECT format('%s, wait event %s', COALESCE(a.state, 'not shown to you'),
+                    COALESCE(a.wait_event_type || '/' || a.wait_event, 'none'))
+                INTO busy FROM pg_stat_activity a WHERE a.pid = stat.blocked_by_pid;
+            detail := detail || format(' The worker waits for the end of transaction %s, which commits in process %s since %s (%s).',
+                stat.blocked_by_xid, stat.blocked_by_pid, stat.blocked_since,
+                COALESCE(busy, 'gone by now'));
+        END IF;
+        IF NOT ok THEN
+            hint := CASE WHEN stat.worker_pid IS NULL THEN 'The worker has to run; see above.'
+                ELSE 'Its commit has to end: with wait event SyncRep it waits for a synchronous standby.' END;
+        END IF;
+        RETURN NEXT;
+
+        step := step + 1;
+        question := 'How far back does the ring go?';
+        ok := NULL;
+        detail := CASE WHEN stat.oldest_position IS NULL THEN 'It is empty.'
+            ELSE format('To position %s, committed at %s; it uses %s of %s.', stat.oldest_position,
+                stat.oldest_at, pg_size_pretty(stat.ring_bytes), current_setting('ectowatch.ring_size')) END;
+        IF mine.evicted > 0 THEN
+            detail := detail || format(' It no longer has %s changes of this watcher.', mine.evicted);
+        END IF;
+        hint := NULL;
+        RETURN NEXT;
+    END IF;
+
+    IF w.watcher IS NOT NULL THEN
+        step := step + 1;
+        question := 'How are its changes sent?';
+        ok := NULL;
+        detail := CASE w.delivery
+            WHEN 'each' THEN 'A message for each change.'
+            WHEN 'packed' THEN 'Several changes in a message.'
+            WHEN 'doorbell' THEN 'A message that there are changes, without them.'
+            ELSE 'Not at all: delivery is none.' END;
+        hint := CASE WHEN w.delivery IN ('doorbell', 'none') THEN
+            'Read them with ectowatch_changes().' END;
+        IF w.throttle IS NOT NULL THEN
+            detail := detail || format(' For a key there is at most one in %s.', w.throttle);
+        END IF;
+        IF w.bulk_threshold IS NOT NULL THEN
+            detail := detail || format(' More than %s changes of a transaction come as a summary.', w.bulk_threshold);
+        END IF;
+        RETURN NEXT;
+    END IF;
+
+    step := step + 1;
+    question := 'Can notifications be sent?';
+    ok := pg_notification_queue_usage() <= 0.1 AND NOT COALESCE(stat.notify_blocked, false);
+    detail := format('NOTIFY''s queue is %s %% full.', round(pg_notification_queue_usage()::numeric * 100, 1));
+    hint := NULL;
+    IF stat.notify_bytes > 0 THEN
+        detail := detail || format(' %s of the ring are still to be sent.', pg_size_pretty(stat.notify_bytes));
+    END IF;
+    IF NOT ok THEN
+        detail := detail || ' The worker holds back until it is a tenth at most, and no transaction keeps NOTIFY''s lock.';
+        hint := 'Find the session that does not read its notifications, or the transaction that has used NOTIFY and waits at its commit, in pg_stat_activity.';
+    END IF;
+    RETURN NEXT;
+
+    IF w.watcher IS NOT NULL AND library.preloaded THEN
+        step := step + 1;
+        question := 'Who listens?';
+        EXECUTE $query$
+            SELECT count(*), string_agg(format('process %s, application "%s", address %s, role %s, channel "%s"',
+                       pid, COALESCE(application_name, ''), COALESCE(host(client_addr), 'local'),
+                       COALESCE(quote_ident(usename), 'unknown'), channel), '; ') FILTER (WHERE row_number <= 10)
+            FROM (SELECT *, row_number() OVER (ORDER BY since, pid, channel)
+                  FROM $query$ || ours || $query$ectowatch_stat_subscriptions
+                  WHERE watcher = $1) s $query$
+            INTO n, bad USING w.watcher;
+        ok := CASE WHEN n > 0 AND w.delivery <> 'none' THEN true END;
+        detail := CASE WHEN n = 0 THEN 'Nobody, as far as is known.'
+            ELSE format('%s: %s%s.', n, bad, CASE WHEN n > 10 THEN '; and others' ELSE '' END) END;
+        hint := CASE WHEN w.delivery = 'none' THEN 'With delivery none there is nothing to hear.'
+            WHEN n = 0 THEN format('Outside of a transaction pooler: %s', w.listen) END;
+        RETURN NEXT;
+    END IF;
+
+    IF w.watcher IS NOT NULL THEN
+        step := step + 1;
+        question := 'May you read its changes?';
+        EXECUTE 'SELECT ' || ours || 'ectowatch_may_read($1)' INTO ok USING w.watcher;
+        detail := CASE WHEN ok THEN format('Role "%s" may.', current_user)
+            WHEN w.owner IS NULL THEN format('The table is gone, and role "%s" is no member of pg_read_all_data.', current_user)
+            WHEN row_security_active(w.relation) THEN
+                format('Role "%s" is subject to row level security on table %s.', current_user, w.relation)
+            ELSE format('Role "%s" lacks SELECT on table %s, or on columns that the watcher delivers.',
+                current_user, w.relation) END;
+        hint := CASE WHEN NOT ok THEN 'Notifications can be received by everyone; reading needs GRANT SELECT, and a role that row level security does not apply to.' END;
+        RETURN NEXT;
+        RETURN;
+    END IF;
+
+    step := step + 1;
+    question := 'How many watchers are there?';
+    EXECUTE 'SELECT count(*), count(DISTINCT relation) FROM ' || ours || 'ectowatch_watchers'
+        INTO n, tables;
+    ok := NULL;
+    detail := format('Watchers: %s; watched tables: %s.', n, tables);
+    hint := CASE WHEN n = 0 THEN 'Create one with ectowatch_watch().' END;
+    RETURN NEXT;
+
+    -- from here on, a row for each problem
+    FOR r IN EXECUTE 'SELECT * FROM ' || ours || 'ectowatch_trigger_problems()' LOOP
+        step := step + 1;
+        question := 'Are all triggers as they should be?';
+        ok := false;
+        detail := CASE r.problem
+            WHEN 'missing' THEN format('Table %s has no trigger for %s, which is watched.',
+                r.relation, array_to_string(r.events, ', '))
+            WHEN 'disabled' THEN format('Trigger "%s" on table %s is disabled, or not as option replicated needs it.',
+                r.trigger, r.relation)
+            WHEN 'changed' THEN format('Trigger "%s" on table %s was made otherwise than ectowatch does.',
+                r.trigger, r.relation)
+            WHEN 'left over' THEN format('Trigger "%s" on table %s serves no watcher.', r.trigger, r.relation)
+            ELSE format('The table of watcher "%s" is gone.', r.watcher) END;
+        hint := CASE r.problem
+            WHEN 'left over' THEN 'ectowatch_repair() drops it, called by the owner of the table.'
+            WHEN 'gone' THEN 'Remove the watcher with ectowatch_repair(), or ectowatch_unwatch().'
+            ELSE 'Call ectowatch_repair() as owner of the table.' END;
+        RETURN NEXT;
+    END LOOP;
+    FOR r IN EXECUTE $query$
+        SELECT v.watcher, v.relation, string_agg(DISTINCT format('"%s"', c.name), ', ') AS names
+        FROM $query$ || ours || $query$ectowatch_watchers v,
+            unnest(v.key_columns || v.trigger_columns || v.extra_columns) c (name)
+        WHERE v.owner IS NOT NULL AND c.name <> '*' AND NOT EXISTS (
+            SELECT FROM pg_attribute a
+            WHERE a.attrelid = v.relation AND a.attname = c.name
+              AND a.attnum > 0 AND NOT a.attisdropped)
+        GROUP BY v.watcher, v.relation ORDER BY v.watcher $query$
+    LOOP
+        step := step + 1;
+        question := 'Are all columns there that watchers name?';
+        ok := false;
+        detail := format('Watcher "%s" names columns that table %s no longer has: %s.',
+            r.watcher, r.relation, r.names);
+        hint := 'Call ectowatch_watch() or ectowatch_alter() with the columns that there are.';
+        RETURN NEXT;
+    END LOOP;
+END
+$check$;
+COMMENT ON FUNCTION ectowatch_check(text) IS
+'why nothing arrives: the path of a watcher''s changes, or the database as a whole, question by question';

@@ -19,6 +19,10 @@ SELECT watcher, type, relation, values
 FROM "Watch Tower".ectowatch_changes(:start, timeout => '10 s');
 CALL "Watch Tower".ectowatch_wait(:start, timeout => '10 ms') \gset
 SELECT watcher, changes FROM "Watch Tower".ectowatch_stat_watchers;
+SELECT bool_and(ok) FROM "Watch Tower".ectowatch_check('users_updated');
+SELECT bool_and(ok) FROM "Watch Tower".ectowatch_check();
+SELECT bool_and(ok) FROM "Watch Tower".ectowatch_self_test();
+SELECT count(*) FROM "Watch Tower".ectowatch_repair();
 
 -- it does not move
 ALTER EXTENSION ectowatch SET SCHEMA public;
@@ -61,6 +65,8 @@ COMMIT;
 SELECT watcher FROM "Watch Tower".ectowatch_changes(:start, '{users_inserted}', timeout => '10 s');
 SELECT watcher FROM "Watch Tower".ectowatch_stat_watchers ORDER BY watcher;
 SELECT database FROM "Watch Tower".ectowatch_stat;
+SELECT bool_and(ok) FROM "Watch Tower".ectowatch_check('users_inserted');
+SELECT bool_and(ok) FROM "Watch Tower".ectowatch_check();
 SELECT "Watch Tower".ectowatch_unwatch('users_inserted');
 SELECT is_called FROM ectowatch_watcher_ids;
 RESET search_path;
@@ -73,6 +79,8 @@ RESET client_min_messages;
 --
 ALTER SCHEMA "Watch Tower" RENAME TO tower;
 SELECT tower.ectowatch_watch('users', 'deleted');
+SELECT bool_and(ok) FROM tower.ectowatch_check('users_updated');
+SELECT bool_and(ok) FROM tower.ectowatch_check();
 BEGIN;
 UPDATE users SET name = 'Dot' WHERE id = 1;
 DELETE FROM users WHERE id = 1;

@@ -101,11 +101,12 @@ ORDER BY 1;
 SELECT pg_describe_object(classid, objid, 0) AS object FROM ours
 WHERE classid <> 'pg_type'::regclass
 ORDER BY pg_describe_object(classid, objid, 0) COLLATE "C";
--- functions are C, so no search_path can lead them astray; none runs with
--- its owner's rights, and none runs in parallel workers
+-- functions are C, or have a search_path of their own, so that none can lead
+-- them astray; none runs with its owner's rights, and none in parallel workers
 SELECT p.oid::regprocedure AS "not as it should be" FROM ours
 JOIN pg_proc p ON p.oid = objid AND classid = 'pg_proc'::regclass
 WHERE prolang <> (SELECT oid FROM pg_language WHERE lanname = 'c')
+  AND proconfig IS DISTINCT FROM '{"search_path=pg_catalog, pg_temp"}'
    OR prosecdef OR proparallel = 's' OR provolatile <> 'v';
 -- settings
 SELECT name, setting, unit, context, vartype, min_val, max_val

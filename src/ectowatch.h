@@ -15,6 +15,9 @@
 /* Name of the extension and of the shared library. */
 #define ECTOWATCH_NAME	"ectowatch"
 
+/* The SQL version that this library belongs to: default_version. */
+#define ECTOWATCH_VERSION	"1.0"
+
 /* Settings; what they mean is told where ectowatch.c defines them. */
 extern int	ectowatch_max_databases;
 extern int	ectowatch_queue_size;	/* kB */

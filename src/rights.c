@@ -16,13 +16,17 @@
 
 #include "catalog/pg_authid.h"
 #include "common/hashfn.h"
+#include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
+#include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/lsyscache.h"
 #include "utils/rls.h"
 
 #include "rights.h"
+
+PG_FUNCTION_INFO_V1(ectowatch_may_read);
 
 /* Whether this role may read some columns of a relation; asked once a call. */
 typedef struct ReaderRightKey
@@ -75,6 +79,19 @@ rights_allow_watcher(const WatcherDef *def)
 	AttrNumber *columns = watcher_columns(def, &n);
 
 	return relation_allowed(def->relation, columns, n);
+}
+
+/*
+ * ectowatch_may_read(watcher); works without preload
+ */
+Datum
+ectowatch_may_read(PG_FUNCTION_ARGS)
+{
+	WatcherDef *def = watcher_find(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+
+	if (def == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_BOOL(rights_allow_watcher(def));
 }
 
 HTAB *

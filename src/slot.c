@@ -411,6 +411,12 @@ slot_request_worker(Slot *slot)
 		slot_wake(&control->launcher_procno);
 }
 
+bool
+slot_worker_is_wanted(Slot *slot)
+{
+	return pg_atomic_read_u32(&slot->wanted) != 0;
+}
+
 void
 slot_wake_worker(Slot *slot)
 {

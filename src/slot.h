@@ -165,6 +165,9 @@ extern uint64 slot_run(void);
 /* Sees to it that there will be a worker.  Legal where nothing may fail. */
 extern void slot_request_worker(Slot *slot);
 
+/* Whether that was asked for since the server started. */
+extern bool slot_worker_is_wanted(Slot *slot);
+
 /* Sets the worker's latch.  Legal where nothing may fail. */
 extern void slot_wake_worker(Slot *slot);
 

@@ -26,6 +26,7 @@
 PG_FUNCTION_INFO_V1(ectowatch_stat_get);
 PG_FUNCTION_INFO_V1(ectowatch_stat_watchers_get);
 PG_FUNCTION_INFO_V1(ectowatch_stat_conditions_get);
+PG_FUNCTION_INFO_V1(ectowatch_stat_library_get);
 
 /* A row being filled, column by column. */
 typedef struct Row
@@ -216,5 +217,30 @@ ectowatch_stat_conditions_get(PG_FUNCTION_ARGS)
 		Assert(row.n == rsinfo->setDesc->natts);
 		row_put(&row, rsinfo);
 	}
+	return (Datum) 0;
+}
+
+/*
+ * What this process knows of library and worker.  Answers in any state,
+ * since it is asked when something does not work.
+ */
+Datum
+ectowatch_stat_library_get(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	bool		preloaded = ectowatch_is_preloaded();
+	Slot	   *slot = preloaded ? slot_attach() : NULL;
+	Row			row = {0};
+
+	InitMaterializedSRF(fcinfo, 0);
+	row_add(&row, CStringGetTextDatum(ECTOWATCH_VERSION), false);
+	row_add(&row, BoolGetDatum(preloaded), false);
+	row_add(&row, BoolGetDatum(slot != NULL), !preloaded);
+	row_add(&row, BoolGetDatum(slot != NULL && slot_worker_is_wanted(slot)),
+			slot == NULL);
+	row_add(&row, Int64GetDatum(slot != NULL ? slot_workers_seen(slot) : 0),
+			slot == NULL);
+	Assert(row.n == rsinfo->setDesc->natts);
+	row_put(&row, rsinfo);
 	return (Datum) 0;
 }

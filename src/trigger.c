@@ -46,6 +46,9 @@
 #include "trigger.h"
 #include "watcher.h"
 
+/* What the names of our triggers begin with; a number follows. */
+#define TRIGGER_PREFIX	"0_ectowatch_"
+
 /* Events in the order of their bits, with their triggers' type. */
 static const int event_trigger_type[] = {
 	TRIGGER_TYPE_INSERT,
@@ -80,6 +83,30 @@ trigger_type(int event)
 }
 
 /*
+ * Whether a trigger is as trigger_create() makes it, for one of the events; not
+ * one that somebody made otherwise: for fewer columns, with a condition or
+ * arguments, deferred.
+ */
+static bool
+trigger_is_well_formed(HeapTuple tuple)
+{
+	Form_pg_trigger form = (Form_pg_trigger) GETSTRUCT(tuple);
+
+	if (form->tgattr.dim1 > 0 || form->tgnargs > 0 ||
+		OidIsValid(form->tgconstraint) ||
+		!heap_attisnull(tuple, Anum_pg_trigger_tgqual, NULL) ||
+		!heap_attisnull(tuple, Anum_pg_trigger_tgoldtable, NULL) ||
+		!heap_attisnull(tuple, Anum_pg_trigger_tgnewtable, NULL))
+		return false;
+	for (int i = 0; i < NEVENTS; i++)
+	{
+		if (form->tgtype == trigger_type(i))
+			return true;
+	}
+	return false;
+}
+
+/*
  * Clones of a parent's trigger are the parent's.  'always' is set to the events
  * that have one that fires ALWAYS; of several for one event, the result is that.
  */
@@ -102,10 +129,8 @@ find_triggers(Oid relation, int events, Oid *triggers, int *always)
 	{
 		Form_pg_trigger form = (Form_pg_trigger) GETSTRUCT(tuple);
 
-		/* none that somebody made otherwise: fewer columns, a condition */
 		if (form->tgfoid != function || OidIsValid(form->tgparentid) ||
-			form->tgattr.dim1 > 0 ||
-			!heap_attisnull(tuple, Anum_pg_trigger_tgqual, NULL))
+			!trigger_is_well_formed(tuple))
 			continue;
 		for (int i = 0; i < NEVENTS; i++)
 		{
@@ -163,20 +188,77 @@ trigger_name(Oid trigger)
 	return name;
 }
 
+static bool
+name_is_ours(const char *name)
+{
+	size_t		prefix = strlen(TRIGGER_PREFIX);
+
+	return strncmp(name, TRIGGER_PREFIX, prefix) == 0 &&
+		name[prefix] != '\0' &&
+		strspn(name + prefix, "0123456789") == strlen(name + prefix);
+}
+
+static int
+events_of_type(int16 type)
+{
+	int			events = 0;
+
+	for (int i = 0; i < NEVENTS; i++)
+	{
+		if (type & event_trigger_type[i])
+			events |= 1 << i;
+	}
+	return events;
+}
+
+List *
+triggers_list(void)
+{
+	Oid			function = capture_function();
+	Relation	pg_trigger = table_open(TriggerRelationId, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(pg_trigger, InvalidOid, false, NULL,
+										  0, NULL);
+	HeapTuple	tuple;
+	List	   *list = NIL;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_trigger form = (Form_pg_trigger) GETSTRUCT(tuple);
+		TriggerInfo *info;
+
+		if (form->tgfoid != function ||
+			get_rel_persistence(form->tgrelid) == RELPERSISTENCE_TEMP)
+			continue;
+		info = palloc(sizeof(TriggerInfo));
+		info->oid = form->oid;
+		info->relation = form->tgrelid;
+		info->parent = form->tgparentid;
+		info->name = pstrdup(NameStr(form->tgname));
+		info->events = events_of_type(form->tgtype);
+		info->well_formed = trigger_is_well_formed(tuple);
+		info->ours = name_is_ours(info->name);
+		info->enabled = form->tgenabled;
+		list = lappend(list, info);
+	}
+	systable_endscan(scan);
+	table_close(pg_trigger, AccessShareLock);
+	return list;
+}
+
 /*
  * Creates the trigger for one event.  Its name sorts before others, so that
  * what other triggers write comes later, and is unique in the database, so
  * that a partition that has it can be attached anywhere.
  */
-static void
-create_trigger(Oid relation, int event)
+char *
+trigger_create(Oid relation, int event)
 {
 	Oid			sequence = get_relname_relid("ectowatch_trigger_ids",
 											 get_extension_schema(get_extension_oid(ECTOWATCH_NAME, false)));
 	char	   *schema = get_namespace_name(get_func_namespace(capture_function()));
 	CreateTrigStmt *stmt = makeNode(CreateTrigStmt);
 
-	stmt->trigname = psprintf("0_ectowatch_" INT64_FORMAT,
+	stmt->trigname = psprintf(TRIGGER_PREFIX INT64_FORMAT,
 							  nextval_internal(sequence, false));
 	stmt->relation = makeRangeVar(get_namespace_name(get_rel_namespace(relation)),
 								  get_rel_name(relation), -1);
@@ -190,25 +272,33 @@ create_trigger(Oid relation, int event)
 						 InvalidOid, capture_function(),
 						 InvalidOid, NULL, false, false);
 	CommandCounterIncrement();
+	return stmt->trigname;
 }
 
-/* As ALTER TABLE ... ENABLE ALWAYS TRIGGER, with the clones on partitions. */
+/* As ALTER TABLE ... ENABLE TRIGGER, with the clones on partitions. */
+void
+trigger_enable(Oid relation, const char *name, bool always)
+{
+	Relation	rel = table_open(relation, NoLock);
+
+	EnableDisableTriggerNew(rel, name,
+							always ? TRIGGER_FIRES_ALWAYS : TRIGGER_FIRES_ON_ORIGIN,
+							true, true, ShareRowExclusiveLock);
+	table_close(rel, NoLock);
+	CommandCounterIncrement();
+}
+
 static void
 set_always(Oid relation, int events)
 {
 	Oid			triggers[NEVENTS];
 	int			found = triggers_of(relation, events, triggers);
-	Relation	rel = table_open(relation, NoLock);
 
 	for (int i = 0; i < NEVENTS; i++)
 	{
 		if (found & (1 << i))
-			EnableDisableTriggerNew(rel, trigger_name(triggers[i]),
-									TRIGGER_FIRES_ALWAYS, true, true,
-									ShareRowExclusiveLock);
+			trigger_enable(relation, trigger_name(triggers[i]), true);
 	}
-	table_close(rel, NoLock);
-	CommandCounterIncrement();
 }
 
 void
@@ -219,7 +309,7 @@ triggers_create_missing(Oid relation, int events, bool replicated)
 	for (int i = 0; i < NEVENTS; i++)
 	{
 		if (missing & (1 << i))
-			create_trigger(relation, i);
+			(void) trigger_create(relation, i);
 	}
 	if (replicated)
 		set_always(relation, triggers_missing(relation, events, true));
@@ -248,6 +338,24 @@ lock_all_at_once(Oid relation)
 	return true;
 }
 
+static void
+drop_trigger(Oid trigger)
+{
+	ObjectAddress address;
+
+	ObjectAddressSet(address, TriggerRelationId, trigger);
+	performDeletion(&address, DROP_RESTRICT, 0);
+}
+
+bool
+trigger_drop_at_once(Oid relation, Oid trigger)
+{
+	if (!lock_all_at_once(relation))
+		return false;
+	drop_trigger(trigger);
+	return true;
+}
+
 void
 triggers_drop_idle(Oid relation)
 {
@@ -273,11 +381,6 @@ triggers_drop_idle(Oid relation)
 	for (int i = 0; i < NEVENTS; i++)
 	{
 		if (idle & (1 << i))
-		{
-			ObjectAddress address;
-
-			ObjectAddressSet(address, TriggerRelationId, triggers[i]);
-			performDeletion(&address, DROP_RESTRICT, 0);
-		}
+			drop_trigger(triggers[i]);
 	}
 }

@@ -10,8 +10,23 @@
 #ifndef ECTOWATCH_TRIGGER_H
 #define ECTOWATCH_TRIGGER_H
 
+#include "nodes/pg_list.h"
+
 /* Events that can have a trigger: the bits of EVENT_CHANGED, by number. */
 #define NEVENTS		4
+
+/* A trigger that calls the capture function, whoever made it. */
+typedef struct TriggerInfo
+{
+	Oid			oid;
+	Oid			relation;
+	Oid			parent;			/* of which it is a clone, or InvalidOid */
+	const char *name;
+	int			events;			/* as bits */
+	bool		well_formed;	/* as ectowatch makes them */
+	bool		ours;			/* by its name */
+	char		enabled;		/* tgenabled */
+} TriggerInfo;
 
 /*
  * The events, of those given, for which a relation has a trigger of ours, as
@@ -31,6 +46,27 @@ extern int	triggers_missing(Oid relation, int events, bool replicated);
  * the relation if there are any, and has checked its ownership.
  */
 extern void triggers_create_missing(Oid relation, int events, bool replicated);
+
+/* All of them in this database, but for those of temporary tables. */
+extern List *triggers_list(void);
+
+/*
+ * Creates the trigger for an event, by number, as triggers_create_missing()
+ * does; its name.
+ */
+extern char *trigger_create(Oid relation, int event);
+
+/*
+ * Enables a trigger, and its clones on partitions: always, or for ordinary
+ * sessions only.  The caller holds ShareRowExclusiveLock on the relation.
+ */
+extern void trigger_enable(Oid relation, const char *name, bool always);
+
+/*
+ * Drops a trigger if its relation with all partitions can be locked at once,
+ * else returns false.
+ */
+extern bool trigger_drop_at_once(Oid relation, Oid trigger);
 
 /*
  * Drops those for which there is no watcher any longer, if the relation and
