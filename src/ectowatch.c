@@ -19,6 +19,9 @@
  * change goes, subscription.c to which somebody listens, as listen.c has seen;
  * subscribe.c has the functions for those who want to.
  *
+ * When something is wrong, repair.c finds it in triggers and puts it right, and
+ * self_test.c sends a probe through all of this.
+ *
  * Words, each used for one thing only:
  *
  *	watcher		a named standing request: tell me when rows of this table are
