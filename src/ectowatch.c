@@ -42,8 +42,8 @@
  *	watcher		a named standing request: tell me when rows of this table are
  *				inserted, updated, deleted or truncated.  Its name is also its
  *				channel.
- *	change		one message of one watcher: about one row, or a truncate, a gap,
- *				an end
+ *	change		one message of one watcher: about one row, or a truncate, a bulk,
+ *				a gap, an end
  *	batch		all changes of one transaction
  *	pending		the batch that a transaction is still collecting
  *	queue		where committing backends hand their batches to the worker
@@ -57,6 +57,7 @@
  *				column value of a watcher
  *	subscription	a session that listens to a channel of a watcher
  *	gap			a change that says that others are missing
+ *	bulk		a change that stands for many of one transaction
  *
  * Copyright (c) 2026, the ectowatch authors
  *
