@@ -259,18 +259,26 @@ is_row_change(const Change *change)
 		change->type == CHANGE_DELETED;
 }
 
-/* Whether old values begin with those of the key, whose label is known. */
+/*
+ * Whether old values begin with those of the key, whose label is known, and
+ * these are others.
+ */
 static bool
 key_was_changed(const Change *change)
 {
 	const char *values = change_values(change);
+	const char *old = change_old(change);
 	uint32		len = 2;
 
 	while (len < change->keys_len && values[len] != '"')
 		len += values[len] == '\\' ? 2 : 1;
 	len++;
-	return change->old_len > len && change->keys_len > len &&
-		memcmp(change_old(change), values, len) == 0;
+	if (change->old_len <= len || change->keys_len <= len ||
+		memcmp(old, values, len) != 0)
+		return false;
+	return change->old_len <= change->keys_len ||
+		memcmp(old, values, change->keys_len) != 0 ||
+		(old[change->keys_len] != ',' && old[change->keys_len] != '}');
 }
 
 /*

@@ -215,9 +215,24 @@ is($sql->query_safe("SELECT count(*) FROM ectowatch_changes($start, '{hot_update
 	50, 'the ring has all');
 $listen->stop;
 
-# From here on nothing is sent because its time has come.
+# with old values as without: what is held back has the same key
 $sql->query_safe(q{
 	SELECT ectowatch_unwatch('hot_updated');
+	SELECT ectowatch_watch('hot', 'updated', label => 'from_to', extra_columns => '{v}',
+	                       old_values => true, throttle => '1 day')});
+$listen = start_listen($node, 'postgres', [], 'from_to');
+$sql->query_safe("UPDATE hot SET v = $_ WHERE id = 1") foreach 1 .. 5;
+$sql->query_safe('UPDATE hot SET v = 1 WHERE id = 12');
+$listen->wait_for_line(qr/"id":12,"v":1\}/);
+wait_delivered($node, 'postgres');
+@of_one = grep { /"values":\{"id":1,/ } $listen->lines;
+is(scalar(@of_one), 1, 'old values: held back all the same');
+like($of_one[0], qr/"values":\{"id":1,"v":1\},"old":\{"id":1,"v":50\}/, 'and they go along');
+$listen->stop;
+
+# From here on nothing is sent because its time has come.
+$sql->query_safe(q{
+	SELECT ectowatch_unwatch('from_to');
 	SELECT ectowatch_watch('hot', 'changed', extra_columns => '{v}', throttle => '1 day')});
 wait_delivered($node, 'postgres');
 $listen = start_listen($node, 'postgres', [], 'hot_changed');
@@ -359,7 +374,8 @@ update(20, 2000, 2001);
 update(21, 2100);
 update(20, 2002);
 update(21, 2101);
-poll_until('three messages', sub { scalar($listen->lines) >= 4 });
+$listen->wait_for_line(qr/^hot_changed\t.*"v":2100\b/);
+$listen->wait_for_line(qr/^hot_changed\|v\|2002\t/);
 wait_delivered($node, 'postgres');
 $sql->query_safe('TRUNCATE hot');
 poll_until('the last of them', sub { 3 <= grep { /truncated/ } $listen->lines });
