@@ -77,7 +77,7 @@ SELECT * FROM ectowatch_declare('mail', '[
 SELECT * FROM ectowatch_declare('mail', '[]');
 SELECT * FROM ectowatch_declare('mail', '[]', cleanup => true);
 SELECT watcher, application FROM ectowatch_watchers ORDER BY watcher;
--- removing needs ownership, as ever
+-- what the caller does not own stays
 SET ROLE regress_node;
 SELECT * FROM ectowatch_declare('shop', '[]', cleanup => true);
 RESET ROLE;

@@ -73,6 +73,15 @@ INSERT INTO tasks SELECT generate_series(1, 3);
 SELECT watcher, type, values FROM ectowatch_pending();
 ROLLBACK;
 
+-- what comes from the worker on a watcher's channels are changes of its table
+SELECT ectowatch_watch('tasks', 'inserted', label => 'watched');
+SELECT ectowatch_notify('watched', '{"type":"ended"}');
+SELECT ectowatch_notify('watched|id|1', 'x');
+SELECT ectowatch_unwatch('watched');
+BEGIN;
+SELECT ectowatch_notify('watched', 'is free again');
+ROLLBACK;
+
 -- errors are those of pg_notify()
 SELECT ectowatch_notify('', 'x');
 SELECT pg_notify('', 'x');

@@ -104,6 +104,12 @@ TRUNCATE users;
 SELECT watcher, type, count(*), min(values::text) FROM would_deliver
 GROUP BY watcher, type ORDER BY watcher, type;
 ROLLBACK;
+-- an end comes behind what stands for the changes before it
+BEGIN;
+INSERT INTO users SELECT i FROM generate_series(11, 15) i;
+SELECT ectowatch_unwatch('users_changed');
+SELECT * FROM would_deliver WHERE watcher = 'users_changed';
+ROLLBACK;
 -- the ring gets what was pending
 SELECT ectowatch_position() AS start \gset
 BEGIN;
@@ -192,6 +198,7 @@ SELECT ectowatch_alter('altered', extra_columns => '{nothing}');
 SELECT ectowatch_alter('altered', delivery => 'pigeon');
 SELECT ectowatch_alter('altered', throttle => '2 days');
 SELECT ectowatch_alter('altered', throttle => '-1 s');
+SELECT ectowatch_alter('altered', throttle => '1 day 2562047788:00:54.775807');
 SELECT * FROM altered;
 -- only the owner may
 CREATE ROLE regress_other;

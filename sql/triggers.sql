@@ -197,7 +197,54 @@ GROUP BY n;
 ROLLBACK;
 RESET ectowatch.pending_memory;
 
-DROP TABLE users, points;
+-- and so where another table was truncated meanwhile, after which rows of the
+-- same keys are others
+CREATE TABLE counted (id integer PRIMARY KEY, n integer);
+CREATE TABLE emptied (id integer PRIMARY KEY);
+INSERT INTO counted SELECT i, 0 FROM generate_series(1, 2) i;
+SELECT ectowatch_watch('counted', 'updated', extra_columns => '{n}');
+SELECT ectowatch_watch('emptied', 'truncated');
+CREATE FUNCTION second_row() RETURNS trigger LANGUAGE plpgsql AS
+$$BEGIN
+    IF NEW.id = 1 THEN
+        UPDATE counted SET n = 99 WHERE id = 2;
+        TRUNCATE emptied;
+    END IF;
+    RETURN NULL;
+END$$;
+CREATE TRIGGER "!second_row" AFTER UPDATE ON counted
+    FOR EACH ROW EXECUTE FUNCTION second_row();
+BEGIN;
+UPDATE counted SET n = 1;
+SELECT values FROM ectowatch_pending() WHERE watcher = 'counted_updated';
+SELECT * FROM counted ORDER BY id;
+ROLLBACK;
+
+--
+-- A cast to json that changes the context, and writes: each change carries what
+-- was set when it was captured, whole
+--
+CREATE TYPE colour AS ENUM ('red');
+CREATE TABLE painted (id integer PRIMARY KEY, c colour);
+CREATE FUNCTION to_paint(colour) RETURNS json LANGUAGE plpgsql AS
+$$BEGIN
+    PERFORM set_config('ectowatch.context', repeat(E'\x01', 1000), true);
+    INSERT INTO emptied VALUES (1);
+    RETURN to_json($1::text);
+END$$;
+CREATE CAST (colour AS json) WITH FUNCTION to_paint(colour) AS ASSIGNMENT;
+SELECT ectowatch_watch('emptied', 'inserted', envelope => true);
+SELECT ectowatch_watch('painted', 'inserted', extra_columns => '{c}', envelope => true);
+BEGIN;
+SET LOCAL ectowatch.context = 'short';
+INSERT INTO painted VALUES (1, 'red');
+SELECT watcher, values, length(context->>'context') FROM ectowatch_pending();
+ROLLBACK;
+
+DROP CAST (colour AS json);
+DROP TABLE users, points, counted, emptied, painted;
+DROP TYPE colour CASCADE;
+DROP FUNCTION second_row;
 DROP FUNCTION before_user, same_row, other_row, delete_row, replace_row,
     put_back, move_row, same_point, all_rows;
 DROP EXTENSION ectowatch;

@@ -189,16 +189,21 @@ capture_row_parts(const TriggerPlan *plan, const WatcherPlan *watcher,
 	parts.flags = watcher->flags;
 	parts.ncolumns = watcher->ncolumns;
 	parts.columns = watcher->origin_columns;
-	if (watcher->def->envelope)
-	{
-		bool		foreign;
-
-		parts.context = context_json(&foreign);
-		parts.context_len = strlen(parts.context);
-		if (foreign)
-			parts.flags |= CHANGE_FOREIGN_JSON;
-	}
 	return parts;
+}
+
+/* Not before the last of what may run code of others: that makes it anew. */
+static void
+capture_context(ChangeParts *parts, const WatcherDef *def)
+{
+	bool		foreign;
+
+	if (!def->envelope)
+		return;
+	parts->context = context_json(&foreign);
+	parts->context_len = strlen(parts->context);
+	if (foreign)
+		parts->flags |= CHANGE_FOREIGN_JSON;
 }
 
 static void
@@ -206,7 +211,7 @@ log_captured(const Change *change)
 {
 	if (!ectowatch_debug && !(change->flags & CHANGE_DEBUG))
 		return;
-	ereport(LOG,
+	ereport(LOG_SERVER_ONLY,
 			(errmsg("ectowatch: process %d captured for watcher \"%.*s\": %s %.*s",
 					MyProcPid, change->name_len, change_name(change),
 					change_type_name(change->type),
@@ -264,6 +269,7 @@ capture_row(const TriggerPlan *plan, const WatcherPlan *watcher,
 	if (watcher->def->bulk_threshold > 0 &&
 		pending_is_over(watcher->def->id, watcher->def->bulk_threshold))
 	{
+		capture_context(&parts, watcher->def);
 		pending_add_over(&parts);
 		return;
 	}
@@ -287,6 +293,7 @@ capture_row(const TriggerPlan *plan, const WatcherPlan *watcher,
 	}
 
 	/* of a row whose key cannot be told, nothing can be remembered */
+	capture_context(&parts, watcher->def);
 	change = change_make(&parts);
 	pending_add(change, parts.keys_len > 1 ? &version : NULL);
 	log_captured(change);
@@ -323,6 +330,7 @@ capture_partition_truncated(Oid origin)
 		parts = capture_parts(def, origin, watcher_relation_name(origin));
 		parts.type = CHANGE_TRUNCATED;
 		parts.columns = watcher_columns(def, &parts.ncolumns);
+		capture_context(&parts, def);
 		capture_truncate(&parts);
 	}
 }
@@ -429,6 +437,7 @@ ectowatch_capture(PG_FUNCTION_ARGS)
 			continue;
 		}
 		parts = capture_row_parts(plan, watcher, type);
+		capture_context(&parts, watcher->def);
 		if (per_row)
 			pending_add_muted(&parts);
 		else

@@ -75,8 +75,10 @@ static void
 context_make(void)
 {
 	MemoryContext old;
-	char	   *user = GetUserNameFromId(made_role, true);
+	char	   *user;
 
+	made.len = 0;				/* if this throws, it is not made */
+	user = GetUserNameFromId(made_role, true);
 	if (made.data == NULL)
 	{
 		old = MemoryContextSwitchTo(TopMemoryContext);

@@ -23,10 +23,14 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 
 #include "ectowatch.h"
 #include "options.h"
+#include "trigger.h"
 #include "validate.h"
 #include "watch.h"
 
@@ -165,6 +169,64 @@ find_extra(List *list, const char *application)
 	return extra;
 }
 
+/*
+ * Somebody else may have declared a watcher under the application's name, of a
+ * table of his own.
+ */
+static bool
+caller_may(const WatcherDef *def)
+{
+	return get_rel_name(def->relation) == NULL ||
+		pg_class_ownercheck(def->relation, GetUserId());
+}
+
+/*
+ * Takes the locks of all tables that lack a trigger, waiting for none while it
+ * has another: a transaction that writes to one of them, and then to another
+ * that we had, could be the victim of the deadlock.  The registry's lock
+ * comes first, as ever.
+ */
+static void
+lock_tables(List *list)
+{
+	List	   *tables = NIL;
+	ListCell   *lc;
+
+	foreach(lc, list)
+	{
+		WatcherDef *def = lfirst(lc);
+
+		if (caller_may(def) &&
+			triggers_missing(def->relation, def->events, def->replicated) != 0)
+			tables = list_append_unique_oid(tables, def->relation);
+	}
+	if (list_length(tables) < 2)
+		return;
+
+	LockRelationOid(watcher_registry_oid(), ShareUpdateExclusiveLock);
+	for (;;)
+	{
+		List	   *locked = NIL;
+		Oid			busy = InvalidOid;
+
+		foreach(lc, tables)
+		{
+			if (!ConditionalLockRelationOid(lfirst_oid(lc), ShareRowExclusiveLock))
+			{
+				busy = lfirst_oid(lc);
+				break;
+			}
+			locked = lappend_oid(locked, lfirst_oid(lc));
+		}
+		if (!OidIsValid(busy))
+			return;
+		foreach(lc, locked)
+			UnlockRelationOid(lfirst_oid(lc), ShareRowExclusiveLock);
+		LockRelationOid(busy, ShareRowExclusiveLock);
+		UnlockRelationOid(busy, ShareRowExclusiveLock);
+	}
+}
+
 Datum
 ectowatch_declare(PG_FUNCTION_ARGS)
 {
@@ -179,6 +241,7 @@ ectowatch_declare(PG_FUNCTION_ARGS)
 	bool		cleanup;
 	List	   *list;
 	List	   *extra;
+	List	   *removed = NIL;
 	ListCell   *lc;
 
 	ectowatch_require_preload();
@@ -198,11 +261,15 @@ ectowatch_declare(PG_FUNCTION_ARGS)
 
 	/* first, for a new one may have the name of an old one */
 	extra = find_extra(list, context.application);
-	if (cleanup)
+	foreach(lc, extra)
 	{
-		foreach(lc, extra)
+		if (cleanup && caller_may(lfirst(lc)))
+		{
 			watch_remove(lfirst(lc));
+			removed = lappend(removed, lfirst(lc));
+		}
 	}
+	lock_tables(list);
 	foreach(lc, list)
 	{
 		WatcherDef *def = lfirst(lc);
@@ -213,7 +280,8 @@ ectowatch_declare(PG_FUNCTION_ARGS)
 	context.number = 0;
 
 	foreach(lc, extra)
-		put_row(rsinfo, lfirst(lc), cleanup ? "removed" : "extra");
+		put_row(rsinfo, lfirst(lc),
+				list_member_ptr(removed, lfirst(lc)) ? "removed" : "extra");
 	error_context_stack = callback.previous;
 
 	watch_require_slot();

@@ -60,29 +60,6 @@ listen_read(ListenCommand *command, Node *statement)
 		strlcpy(command->channel, channel, NAMEDATALEN);
 }
 
-/* The watcher to whose channel, or narrowed channel, a name belongs; or NULL. */
-static WatcherDef *
-watcher_of_channel(const char *channel)
-{
-	const char *separator = strchr(channel, CHANNEL_SEPARATOR);
-	ListCell   *lc;
-
-	if (separator == NULL)
-		return watcher_find(channel);
-	if (!channel_is_narrowed(channel))
-		return NULL;
-	if (!channel_is_hashed(channel))
-		return watcher_find(pnstrdup(channel, separator - channel));
-	foreach(lc, watcher_list(InvalidOid))
-	{
-		WatcherDef *def = lfirst(lc);
-
-		if (channel_is_of(channel, def->name))
-			return def;
-	}
-	return NULL;
-}
-
 /* A LISTEN that hears of no row is most likely a mistake. */
 static void
 warn_of_column(const char *channel, const WatcherDef *def)

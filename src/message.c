@@ -415,6 +415,9 @@ append_value(StringInfo out, MessageColumn *column, Datum value)
 			appendStringInfoChar(out, '"');
 			return true;
 		case MESSAGE_JSON:
+			/* digits of a numeric may be a thousandfold of what is stored */
+			if (column->typlen == -1 && toast_raw_datum_size(value) > 8192)
+				return append_guarded(out, column, value);
 			append_by_to_json(out, column, value);
 			return true;
 		case MESSAGE_GUARDED:

@@ -137,9 +137,13 @@ notify_evicted(Slot *slot, const RingRecord *record, uint64 offset)
 	if (offset < pg_atomic_read_u64(&slot_progress(slot)->notify_offset))
 		return;
 
-	/* without channels there is nobody to miss it */
+	/* without a channel there is nobody to miss it, or to be told */
 	if (watcher->delivery == DELIVERY_NONE)
+	{
+		if (record->watcher == SLOT_CHANNEL_REST)
+			add_u64(&slot_progress(slot)->skipped, record->span);
 		return;
+	}
 	add_gap(slot, watcher, record->position - record->span + 1,
 			record->position, record->span);
 }
@@ -148,6 +152,8 @@ notify_evicted(Slot *slot, const RingRecord *record, uint64 offset)
 static void
 put_on_all(Slot *slot, Message *message)
 {
+	MemoryContext context;
+	MemoryContext old;
 	ListCell   *lc;
 
 	message->own = true;
@@ -155,11 +161,16 @@ put_on_all(Slot *slot, Message *message)
 	if (!subscription_any_narrowed(slot, message->channel))
 		return;
 	message->own = false;
+	context = AllocSetContextCreate(outbox_context(), "ectowatch all narrowed channels",
+									ALLOCSET_DEFAULT_SIZES);
+	old = MemoryContextSwitchTo(context);
 	foreach(lc, subscription_narrowed(slot, message->channel))
 	{
 		message->channel = lfirst(lc);
 		outbox_put(message);
 	}
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
 }
 
 static void
@@ -290,7 +301,7 @@ static bool
 is_throttled(const Change *change)
 {
 	return change->throttle > 0 && is_row_change(change) &&
-		change->keys_len > 1 && !key_was_changed(change);
+		change->keys_len > 1 && !(change->flags & CHANGE_OLD_CUT) && !key_was_changed(change);
 }
 
 /* To one channel of a change. */
@@ -493,8 +504,9 @@ delivery_take(Delivery *delivery, RingCursor *cursor)
 	RingCursor	next = *cursor;
 	RingRecord	record;
 
-	if (ring_read(&next, &record, payload) != RING_RECORD ||
-		repeats_notify(delivery, delivery->change))
+	if (ring_read(&next, &record, payload) != RING_RECORD)
+		return false;
+	if (!delivery->restoring && repeats_notify(delivery, delivery->change))
 		return false;
 	delivery->offset = cursor->offset;
 	delivery->record = record;

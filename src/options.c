@@ -203,6 +203,7 @@ set_throttle(WatcherDef *def, const char *name, Datum value)
 	int64		days = interval->day + (int64) interval->month * DAYS_PER_MONTH;
 
 	if (interval->time < 0 || days < 0 || days > 1 ||
+		interval->time > THROTTLE_MAX_MS * INT64CONST(1000) ||
 		interval->time + days * USECS_PER_DAY > THROTTLE_MAX_MS * INT64CONST(1000))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

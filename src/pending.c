@@ -330,26 +330,8 @@ typedef struct PendingWalk
 	ChangeCallback callback;
 	void	   *arg;
 	uint32	   *left_out;		/* by number of the count, and type */
+	bool	   *told;			/* by number of the count */
 } PendingWalk;
-
-static void
-walk_change(const Change *change, void *arg)
-{
-	PendingWalk *walk = arg;
-
-	if (walk->left_out != NULL && change->type <= CHANGE_DELETED)
-	{
-		PendingCount *count = pending_count_of(change->watcher);
-
-		if (count_is_over(count))
-		{
-			walk->left_out[(count - pending.counts) * (CHANGE_DELETED + 1) +
-						   change->type]++;
-			return;
-		}
-	}
-	walk->callback(change, walk->arg);
-}
 
 /* What stands for changes that were counted. */
 static void
@@ -380,44 +362,71 @@ walk_template(PendingWalk *walk, const Change *template, ChangeType type,
 	walk->callback(change_make(&parts), walk->arg);
 }
 
+/* What stands for what was counted of one watcher; once. */
 static void
-walk_summaries(PendingWalk *walk)
+walk_summary(PendingWalk *walk, int i)
 {
-	for (int i = 0; i < pending.ncounts; i++)
+	PendingCount *count = &pending.counts[i];
+
+	if (walk->told[i])
+		return;
+	walk->told[i] = true;
+	for (int type = 0; type <= CHANGE_DELETED; type++)
 	{
-		PendingCount *count = &pending.counts[i];
+		uint64		changes = (uint64) count->over[type] +
+		walk->left_out[i * (CHANGE_DELETED + 1) + type];
 
-		for (int type = 0; type <= CHANGE_DELETED; type++)
-		{
-			uint64		changes = (uint64) count->over[type] +
-			walk->left_out[i * (CHANGE_DELETED + 1) + type];
-
-			if (count_is_over(count) && changes > 0)
-				walk_template(walk, count->template, CHANGE_BULK, changes,
-							  psprintf("{\"event\":\"%s\",\"changes\":" UINT64_FORMAT "}",
-									   change_type_name(type), changes));
-		}
-		if (count->muted > 0)
-			walk_template(walk, count->template, CHANGE_GAP, count->muted,
-						  psprintf("{\"from\":null,\"to\":null,\"changes\":%u,\"reason\":\"muted\"}",
-								   count->muted));
+		if (count_is_over(count) && changes > 0)
+			walk_template(walk, count->template, CHANGE_BULK, changes,
+						  psprintf("{\"event\":\"%s\",\"changes\":" UINT64_FORMAT "}",
+								   change_type_name(type), changes));
 	}
+	if (count->muted > 0)
+		walk_template(walk, count->template, CHANGE_GAP, count->muted,
+					  psprintf("{\"from\":null,\"to\":null,\"changes\":%u,\"reason\":\"muted\"}",
+							   count->muted));
+}
+
+static void
+walk_change(const Change *change, void *arg)
+{
+	PendingWalk *walk = arg;
+
+	if (walk->left_out != NULL && change->type <= CHANGE_DELETED)
+	{
+		PendingCount *count = pending_count_of(change->watcher);
+
+		if (count_is_over(count))
+		{
+			walk->left_out[(count - pending.counts) * (CHANGE_DELETED + 1) +
+						   change->type]++;
+			return;
+		}
+	}
+
+	/* an end comes last */
+	if (walk->left_out != NULL && change->type == CHANGE_ENDED)
+		walk_summary(walk, pending_count_of(change->watcher) - pending.counts);
+	walk->callback(change, walk->arg);
 }
 
 bool
 pending_walk(ChangeCallback callback, void *arg)
 {
-	PendingWalk walk = {callback, arg, NULL};
+	PendingWalk walk = {callback, arg, NULL, NULL};
 
 	if (pending.context == NULL)
 		return true;
 	if (pending_needs_summary())
+	{
 		walk.left_out = palloc0(pending.ncounts * (CHANGE_DELETED + 1) *
 								sizeof(uint32));
+		walk.told = palloc0(pending.ncounts * sizeof(bool));
+	}
 	if (!store_walk(&pending.store, walk_change, &walk))
 		return false;
-	if (walk.left_out != NULL)
-		walk_summaries(&walk);
+	for (int i = 0; walk.told != NULL && i < pending.ncounts; i++)
+		walk_summary(&walk, i);
 	return true;
 }
 

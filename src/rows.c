@@ -152,7 +152,7 @@ rows_begin_anew(Rows *rows)
 bool
 rows_are_complete(const Rows *rows)
 {
-	return rows->losses == 0;
+	return rows->losses == 0 && rows->epoch == 0;
 }
 
 /* What was forgotten since a mark is not restored: no mark is of that journal. */

@@ -15,7 +15,8 @@
  * the memory that it has, a repetition is sent again.
  *
  * So that it can be told on the channel if something is lost, each channel gets
- * an entry in the slot, as a watcher has one.  Channels are public, as in core.
+ * an entry in the slot, as a watcher has one.  Channels are public, as in core;
+ * but those of watchers are theirs.
  *
  * Copyright (c) 2026, the ectowatch authors
  *
@@ -37,6 +38,7 @@
 #include "pending.h"
 #include "slot.h"
 #include "watch.h"
+#include "watcher.h"
 
 PG_FUNCTION_INFO_V1(ectowatch_notify);
 
@@ -62,20 +64,49 @@ check_channel(const char *channel)
 				 errhint("Use a shorter name.")));
 }
 
+/* A channel that this session has sent to. */
 typedef struct KnownChannel
 {
 	char		name[NAMEDATALEN];
 	uint32		id;
+	uint64		generation;		/* of the watchers, of which none has it */
 } KnownChannel;
 
-/* The id of a channel; ids never change, so those that it has are kept. */
+/* How many are kept before all are forgotten. */
+#define MAX_KNOWN		4096
+
+/*
+ * Messages of watchers are told by the worker's process id, and nothing
+ * else may come from there on their channels.
+ */
+static void
+check_is_no_watchers(const char *channel)
+{
+	const WatcherDef *def = watcher_of_channel(channel);
+
+	if (def != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("channel \"%s\" belongs to watcher \"%s\"",
+						channel, def->name),
+				 errdetail("What comes from the worker on that channel are changes of its table."),
+				 errhint("Use another channel.")));
+}
+
+/* The id of a channel, which may be used. */
 static uint32
 channel_id(const char *channel)
 {
 	static HTAB *known = NULL;
+	uint64		generation = watcher_generation();
 	KnownChannel *entry;
 	uint32		id;
 
+	if (known != NULL && hash_get_num_entries(known) >= MAX_KNOWN)
+	{
+		hash_destroy(known);
+		known = NULL;
+	}
 	if (known == NULL)
 	{
 		HASHCTL		info;
@@ -86,14 +117,15 @@ channel_id(const char *channel)
 							HASH_ELEM | HASH_STRINGS);
 	}
 	entry = hash_search(known, channel, HASH_FIND, NULL);
-	if (entry != NULL)
+	if (entry != NULL && entry->generation == generation)
 		return entry->id;
+	check_is_no_watchers(channel);
+
+	/* it never changes, and once there are too many, no more get one */
 	id = slot_channel_id(slot_attach(), channel);
-	if (id != SLOT_CHANNEL_REST)
-	{
-		entry = hash_search(known, channel, HASH_ENTER, NULL);
-		entry->id = id;
-	}
+	entry = hash_search(known, channel, HASH_ENTER, NULL);
+	entry->id = id;
+	entry->generation = generation;
 	return id;
 }
 
@@ -156,7 +188,9 @@ ectowatch_notify(PG_FUNCTION_ARGS)
 		parts.old_len = len;
 	}
 
-	version.key = hash_bytes_extended((unsigned char *) payload, len, 0);
+	version.key = hash_bytes_extended((unsigned char *) payload, len,
+									  hash_bytes((unsigned char *) channel,
+												 strlen(channel)));
 	version.command = InvalidCommandId;
 	pending_add(change_make(&parts), &version);
 	PG_RETURN_VOID();

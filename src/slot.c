@@ -330,7 +330,17 @@ uint32
 slot_channel_id(Slot *slot, const char *name)
 {
 	uint32		n = 0;
+	bool		found;
 
+	LWLockAcquire(control->lock, LW_SHARED);
+	while (n < slot->nchannels && strcmp(slot->channels[n], name) != 0)
+		n++;
+	found = n < slot->nchannels || n == SLOT_MAX_CHANNELS - 1;
+	LWLockRelease(control->lock);
+	if (found)
+		return SLOT_CHANNEL + n;
+
+	/* others may have come in between; none goes away */
 	LWLockAcquire(control->lock, LW_EXCLUSIVE);
 	while (n < slot->nchannels && strcmp(slot->channels[n], name) != 0)
 		n++;

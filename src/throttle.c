@@ -108,7 +108,9 @@ struct Entry
 typedef struct Watcher
 {
 	dlist_head	held;			/* zeroed: empty */
-	uint64		attempt;		/* something was held back in this one */
+	uint64		attempt;		/* something was held back in this one, since
+								 * it was flushed */
+	uint64		flushed;		/* what is in force was sent in this one */
 } Watcher;
 
 /* About what an entry takes in a hash table. */
@@ -506,20 +508,24 @@ held_list_compare(const ListCell *a, const ListCell *b)
 
 /* What is held of a watcher as far as is decided, up to a position. */
 static List *
-held_of_watcher(uint32 id, uint64 before)
+held_of_watcher(uint32 id, uint64 before, bool *rest)
 {
 	Watcher    *watcher = watcher_of(id);
 	List	   *result = NIL;
 	dlist_iter	iter;
 
-	dlist_foreach(iter, &watcher->held)
+	if (watcher->flushed != attempt)
+		dlist_foreach(iter, &watcher->held)
 	{
 		Held	   *held = dlist_container(Held, of_watcher, iter.cur);
 		Entry	   *entry = held->entry;
 
-		if (held->message.position < before &&
-			(entry->attempt != attempt || entry->new_held == held))
+		if (entry->attempt == attempt && entry->new_held != held)
+			continue;
+		if (held->message.position < before)
 			result = lappend(result, held);
+		else
+			*rest = true;
 	}
 	if (watcher->attempt == attempt)
 	{
@@ -528,9 +534,13 @@ held_of_watcher(uint32 id, uint64 before)
 			Entry	   *entry = touched[i];
 
 			if (watcher_of(entry->watcher) == watcher &&
-				entry->new_held != NULL && entry->new_held != entry->held &&
-				entry->new_held->message.position < before)
-				result = lappend(result, entry->new_held);
+				entry->new_held != NULL && entry->new_held != entry->held)
+			{
+				if (entry->new_held->message.position < before)
+					result = lappend(result, entry->new_held);
+				else
+					*rest = true;
+			}
 		}
 	}
 	list_sort(result, held_list_compare);
@@ -542,20 +552,29 @@ throttle_flush(uint32 watcher, uint64 before, ThrottleSend send)
 {
 	MemoryContext old;
 	ListCell   *lc;
+	bool		rest = false;
 
 	if (by_watcher == NULL ||
-		(dlist_is_empty(&watcher_of(watcher)->held) &&
+		((dlist_is_empty(&watcher_of(watcher)->held) ||
+		  watcher_of(watcher)->flushed == attempt) &&
 		 watcher_of(watcher)->attempt != attempt))
 		return;
 
 	old = MemoryContextSwitchTo(outbox_context());
-	foreach(lc, held_of_watcher(watcher, before))
+	foreach(lc, held_of_watcher(watcher, before, &rest))
 	{
 		Held	   *held = lfirst(lc);
 
 		if (send != NULL)
 			send(&held->message);
 		decide_sent(held->entry);
+	}
+
+	/* unless it was up to a gap that lies between */
+	if (!rest)
+	{
+		watcher_of(watcher)->flushed = attempt;
+		watcher_of(watcher)->attempt = 0;
 	}
 	MemoryContextSwitchTo(old);
 }

@@ -29,6 +29,7 @@
 
 #include "condition_sql.h"
 #include "ectowatch.h"
+#include "options.h"
 #include "validate.h"
 
 /* A column that a list names must be an ordinary one of the table. */
@@ -236,8 +237,14 @@ check_column_map(const WatcherDef *wanted)
 void
 validate_watcher(WatcherDef *wanted)
 {
+	WatcherDef *existing;
+
 	check_relation(wanted->relation);
-	wanted->name = watcher_name(wanted->relation, wanted->event, wanted->label);
+
+	/* a name was chosen once, whatever the table is called now */
+	existing = options_find_identity(wanted);
+	wanted->name = existing != NULL ? existing->name :
+		watcher_name(wanted->relation, wanted->event, wanted->label);
 
 	if (wanted->trigger_columns != NIL && !(wanted->events & EVENT_UPDATED))
 		ereport(ERROR,

@@ -46,6 +46,7 @@
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
+#include "channel.h"
 #include "ectowatch.h"
 #include "pending.h"
 #include "registry.h"
@@ -68,6 +69,9 @@ typedef struct CachedPlan
 } CachedPlan;
 
 static HTAB *plans;
+
+/* See watcher_generation(). */
+static uint64 generation = 1;
 
 /* How many plans there may be before those of dropped triggers are freed. */
 static long plans_limit = 256;
@@ -95,6 +99,7 @@ plans_invalidate(Oid relation)
 static void
 relcache_callback(Datum arg pg_attribute_unused(), Oid relation)
 {
+	generation++;
 	plans_invalidate(relation);
 }
 
@@ -566,6 +571,38 @@ watcher_find(const char *name)
 	systable_endscan(scan);
 	table_close(registry, AccessShareLock);
 	return def;
+}
+
+WatcherDef *
+watcher_of_channel(const char *channel)
+{
+	const char *separator = strchr(channel, CHANNEL_SEPARATOR);
+	ListCell   *lc;
+
+	if (separator == NULL)
+		return watcher_find(channel);
+	if (!channel_is_narrowed(channel))
+		return NULL;
+	if (!channel_is_hashed(channel))
+		return watcher_find(pnstrdup(channel, separator - channel));
+	foreach(lc, watcher_list(InvalidOid))
+	{
+		WatcherDef *def = lfirst(lc);
+
+		if (channel_is_of(channel, def->name))
+			return def;
+	}
+	return NULL;
+}
+
+/* Who changes the registry invalidates the watched relation. */
+uint64
+watcher_generation(void)
+{
+	if (plans == NULL)
+		watcher_cache_start();
+	AcceptInvalidationMessages();
+	return generation;
 }
 
 bool

@@ -115,6 +115,15 @@ extern List *watcher_list(Oid relation);
 /* Of one name, or NULL. */
 extern WatcherDef *watcher_find(const char *name);
 
+/* The watcher to whose channel, or narrowed channel, a name belongs, or NULL. */
+extern WatcherDef *watcher_of_channel(const char *channel);
+
+/*
+ * A number that grows when watchers may have changed: what was looked up at
+ * another one has to be looked up again.
+ */
+extern uint64 watcher_generation(void);
+
 /* Whether a list of columns is '{*}': all, whatever they are by now. */
 extern bool watcher_wants_all(List *columns);
 

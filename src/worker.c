@@ -361,11 +361,13 @@ worker_append_lost(Worker *worker)
 		}
 		if (def != NULL)
 		{
-			if (!positions_reserve(worker->slot, &worker->next_position, lost))
-				return;			/* dropped just now; they are all gone */
-			worker->now = GetCurrentTimestamp();
-			worker_append_gap(worker, def, NULL, lost, "queue_full");
-			worker_show(worker);
+			/* if the extension was dropped, there is nobody to tell */
+			if (positions_reserve(worker->slot, &worker->next_position, lost))
+			{
+				worker->now = GetCurrentTimestamp();
+				worker_append_gap(worker, def, NULL, lost, "queue_full");
+				worker_show(worker);
+			}
 		}
 
 		/* no interrupts since it was shown: it is told once */
