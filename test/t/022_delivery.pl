@@ -308,6 +308,15 @@ is(scalar($listen->lines), $seen, 'it is held back when the ring has lost it, to
 $sql->query_safe('UPDATE hot SET id = 1004 WHERE id = 4');
 is(news(qr/"id":1004/), 'updated:4:404 updated:1004:404', 'and sent');
 
+# payloads of ectowatch_notify() that repeat stand between what is held back
+update(31, 3101, 3102);
+$sql->query_safe(q{SELECT ectowatch_notify('jobs', 'same')}) foreach 1 .. 2;
+update(32, 3201, 3202);
+wait_delivered($node, 'postgres');
+end_worker();
+$news = news(qr/3202/);
+like($news, qr/:3102.*:3202/, 'the next worker finds all of it');
+
 $start = position();
 update(6, 601, 602);
 update(7, 701);
