@@ -45,6 +45,20 @@ SELECT ectowatch_watch('users', 'updated', extra_columns => '{name,role_id}',
                        column_map => '{"role_id": "roleId", "note": "remark", "id": "userId"}');
 SELECT xmin = :'before' AS unchanged FROM ectowatch_registry WHERE name = 'users_updated';
 
+-- a column that comes by a name which the map gives to another is left out, and
+-- one that is renamed loses its name; both is said
+BEGIN;
+SELECT ectowatch_alter('users_updated', extra_columns => '{*}');
+ALTER TABLE users ADD COLUMN "roleId" integer;
+UPDATE users SET name = 'ben' WHERE id = 2;
+SELECT * FROM would_deliver;
+ROLLBACK;
+BEGIN;
+ALTER TABLE users RENAME note TO note2;
+UPDATE users SET name = 'ben' WHERE id = 2;
+SELECT * FROM would_deliver;
+ROLLBACK;
+
 --
 -- '{*}': all columns, whatever there are by then; the key comes first, and once
 --

@@ -204,15 +204,56 @@ plan_has_column(const WatcherPlan *plan, AttrNumber attnum)
 	return false;
 }
 
-/* Adds a column, unless it is there already. */
+/*
+ * Adds a column, unless it is there already.  One that has come by its name
+ * since the watcher was made, which column_map gives to another, is left out.
+ */
 static void
 plan_add_column(WatcherPlan *plan, TupleDesc desc, AttrNumber attnum)
 {
 	const char *column = NameStr(TupleDescAttr(desc, attnum - 1)->attname);
+	const char *name = watcher_member_name(plan->def, column);
 
-	if (!plan_has_column(plan, attnum))
-		message_column_init(&plan->columns[plan->ncolumns++], desc, attnum,
-							watcher_member_name(plan->def, column));
+	if (plan_has_column(plan, attnum))
+		return;
+	for (int i = 0; plan->def->column_map != NIL && i < plan->ncolumns; i++)
+	{
+		Form_pg_attribute other = TupleDescAttr(desc, plan->columns[i].attnum - 1);
+
+		if (strcmp(watcher_member_name(plan->def, NameStr(other->attname)),
+				   name) == 0)
+		{
+			plan->flags |= CHANGE_PARTIAL;
+			ereport(WARNING,
+					(errcode(ERRCODE_DUPLICATE_COLUMN),
+					 errmsg("watcher \"%s\" cannot deliver column \"%s\", for column \"%s\" has the name \"%s\"",
+							plan->def->name, column, NameStr(other->attname), name),
+					 errdetail("Its messages come without that column, marked as partial."),
+					 errhint("Give each column a name of its own: ectowatch_alter(..., column_map => ...).")));
+			return;
+		}
+	}
+	message_column_init(&plan->columns[plan->ncolumns++], desc, attnum, name);
+}
+
+/* The names of columns that are gone are no one's. */
+static void
+warn_of_column_map(const WatcherDef *def, Relation relation)
+{
+	ListCell   *lc;
+
+	foreach(lc, def->column_map)
+	{
+		ColumnName *pair = lfirst(lc);
+
+		if (column_number(RelationGetDescr(relation), pair->column) == InvalidAttrNumber)
+			ereport(WARNING,
+					(errcode(ERRCODE_UNDEFINED_COLUMN),
+					 errmsg("column_map of watcher \"%s\" names column \"%s\" that relation \"%s\" no longer has",
+							def->name, pair->column, RelationGetRelationName(relation)),
+					 errdetail("A column that was renamed is delivered under its new name."),
+					 errhint("Give the map anew: ectowatch_alter(..., column_map => ...).")));
+	}
 }
 
 /* Adds the columns that there are; false if some of them are not. */
@@ -354,7 +395,7 @@ plan_watcher(WatcherPlan *plan, const WatcherDef *def, Relation relation,
 		plan->condition = condition_make(origin, event, def->name,
 										 def->condition);
 
-	plan->flags = watcher_flags(def) | (complete ? 0 : CHANGE_PARTIAL);
+	plan->flags |= watcher_flags(def) | (complete ? 0 : CHANGE_PARTIAL);
 	for (int i = 0; i < plan->ncolumns; i++)
 	{
 		if (plan->columns[i].foreign_json)
@@ -368,6 +409,7 @@ plan_watcher(WatcherPlan *plan, const WatcherDef *def, Relation relation,
 						def->name, RelationGetRelationName(relation)),
 				 errdetail("Its messages come without that column, marked as partial."),
 				 errhint("Call ectowatch_watch() again with the columns that there are.")));
+	warn_of_column_map(def, relation);
 	if (!triggers_complete)
 		ereport(WARNING,
 				(errcode(ERRCODE_UNDEFINED_COLUMN),
