@@ -48,6 +48,12 @@ FROM ectowatch_changes(:start);
 SELECT count(*) FROM ectowatch_changes(:start, '{jobs}');
 SELECT values FROM ectowatch_changes(:start, '{mail}');
 
+-- a channel can be read before anything was sent to it; a name may be mistyped,
+-- so that is said, once
+SELECT * FROM ectowatch_changes(:start, '{mial}');
+SELECT * FROM ectowatch_changes(:start, '{mial}');
+SELECT values FROM ectowatch_changes(:start, '{mial,mail}');
+
 -- beyond the longest change, a partial one, and a warning
 SELECT ectowatch_notify('jobs', repeat('y', 2000000));
 
@@ -81,6 +87,16 @@ SELECT ectowatch_unwatch('watched');
 BEGIN;
 SELECT ectowatch_notify('watched', 'is free again');
 ROLLBACK;
+
+-- a repetition is one whatever happens to tables in between
+SELECT ectowatch_watch('tasks', 'truncated');
+BEGIN;
+SELECT ectowatch_notify('jobs', 'again');
+TRUNCATE tasks;
+SELECT ectowatch_notify('jobs', 'again');
+SELECT watcher, type, values FROM ectowatch_pending();
+ROLLBACK;
+SELECT ectowatch_unwatch('tasks_truncated');
 
 -- errors are those of pg_notify()
 SELECT ectowatch_notify('', 'x');

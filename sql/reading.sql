@@ -116,8 +116,8 @@ SELECT * FROM ectowatch_changes(NULL);
 SELECT * FROM ectowatch_changes(-1);
 SELECT * FROM ectowatch_changes(0, '{}');
 SELECT * FROM ectowatch_changes(0, '{NULL}');
-SELECT * FROM ectowatch_changes(0, '{never_there}');
-SELECT * FROM ectowatch_changes(0, '{users_inserted,never_there}');
+SELECT * FROM ectowatch_changes(0, '{""}');
+SELECT * FROM ectowatch_changes(0, ARRAY['users_inserted', repeat('n', 64)]);
 SELECT * FROM ectowatch_changes(0, max_changes => 0);
 SELECT * FROM ectowatch_changes(0, max_changes => -1);
 SELECT * FROM ectowatch_changes(0, timeout => '-1 s');
@@ -125,7 +125,7 @@ SELECT * FROM ectowatch_changes(0, timeout => '1 day -25 hours');
 CALL ectowatch_wait(NULL);
 CALL ectowatch_wait(-1);
 CALL ectowatch_wait(0, '{}');
-CALL ectowatch_wait(0, '{never_there}');
+CALL ectowatch_wait(0, '{""}');
 CALL ectowatch_wait(0, timeout => '-1 s');
 
 --

@@ -284,6 +284,7 @@ capture_row(const TriggerPlan *plan, const WatcherPlan *watcher,
 	parts.nkeys = watcher->nkeys;
 
 	version.key = hash_of_key(values.data, parts.keys_len);
+	version.lasting = false;
 	version.command = is_heap && watcher->key_unique ?
 		tuple_command(tuple, type) : InvalidCommandId;
 	if (type == CHANGE_UPDATED)

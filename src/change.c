@@ -98,6 +98,13 @@ change_digest(const Change *change)
 	return digest + (digest == 0);
 }
 
+void
+change_copy_name(const Change *change, char *name)
+{
+	memcpy(name, change_name(change), change->name_len);
+	name[change->name_len] = '\0';
+}
+
 const char *
 change_type_name(ChangeType type)
 {

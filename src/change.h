@@ -134,6 +134,9 @@ extern Change *change_make(const ChangeParts *parts);
  */
 extern uint64 change_digest(const Change *change);
 
+/* Copies its name, terminated; 'name' has room for NAMEDATALEN bytes. */
+extern void change_copy_name(const Change *change, char *name);
+
 /* "inserted" and so on. */
 extern const char *change_type_name(ChangeType type);
 

@@ -83,6 +83,7 @@ typedef struct Delivery
 	uint64		attempt;		/* tells a transaction from one that failed */
 	bool		restoring;		/* nothing is sent, but held back again */
 	List	   *crash_told;		/* SlotWatchers whose gap is in the outbox */
+	List	   *classes_told;	/* SlotChannelClasses whose gap is there */
 	MemoryContext scratch;		/* of one record; NULL: not needed yet */
 	HTAB	   *payloads;		/* digests of what ectowatch_notify() was given */
 	StringInfoData out;
@@ -128,22 +129,82 @@ add_gap(Slot *slot, SlotWatcher *watcher, uint64 from, uint64 to,
 	slot_progress(slot)->gaps = true;
 }
 
+/*
+ * Notes a gap to be told with the next message to a channel of the class, or
+ * of all classes.
+ */
+static void
+add_class_gap(Slot *slot, SlotChannelClass *class, const RingRecord *record)
+{
+	uint64		from = record->position - record->span + 1;
+
+	for (uint32 i = 0; class == NULL && i < SLOT_CHANNEL_CLASSES; i++)
+		add_class_gap(slot, slot_class(slot, i), record);
+	if (class == NULL)
+		return;
+	if (class->gap_to == 0 || from < class->gap_from)
+		class->gap_from = from;
+	class->gap_to = Max(class->gap_to, record->position);
+}
+
+/* The same for a change of a channel, or a gap of all. */
+static void
+channel_evicted(Slot *slot, const RingRecord *record, uint64 offset)
+{
+	union
+	{
+		Change		change;
+		char		bytes[offsetof(Change, columns) + NAMEDATALEN];
+	}			head;
+	char		channel[NAMEDATALEN];
+	SlotChannelClass *class = NULL;
+	uint32		id = SLOT_CHANNELS;
+
+	ring_peek(slot_ring(slot), offset, &head,
+			  Min(sizeof(head), record->len));
+	change_copy_name(&head.change, channel);
+	if (channel[0] != '\0')
+	{
+		class = slot_channel_class(slot, channel);
+		pg_atomic_write_u64(&class->evicted_position, record->position);
+	}
+	for (uint32 i = 0; class == NULL && i < SLOT_CHANNEL_CLASSES; i++)
+		pg_atomic_write_u64(&slot_class(slot, i)->evicted_position,
+							record->position);
+
+	if (offset < pg_atomic_read_u64(&slot_progress(slot)->notify_offset))
+		return;
+	if (class != NULL)
+		id = slot_hold_channel(slot, channel);
+	if (id != SLOT_CHANNELS)
+		add_gap(slot, slot_watcher(slot, id),
+				record->position - record->span + 1, record->position,
+				record->span);
+	else
+	{
+		add_class_gap(slot, class, record);
+		add_u64(&slot_progress(slot)->skipped, record->span);
+	}
+	slot_release_channel(slot, id);
+}
+
 void
 notify_evicted(Slot *slot, const RingRecord *record, uint64 offset)
 {
 	SlotWatcher *watcher = slot_watcher(slot, record->watcher);
 
 	throttle_evicted(record, offset);
+	if (record->watcher == SLOT_CHANNELS)
+	{
+		channel_evicted(slot, record, offset);
+		return;
+	}
 	if (offset < pg_atomic_read_u64(&slot_progress(slot)->notify_offset))
 		return;
 
-	/* without a channel there is nobody to miss it, or to be told */
+	/* without channels there is nobody to miss it */
 	if (watcher->delivery == DELIVERY_NONE)
-	{
-		if (record->watcher == SLOT_CHANNEL_REST)
-			add_u64(&slot_progress(slot)->skipped, record->span);
 		return;
-	}
 	add_gap(slot, watcher, record->position - record->span + 1,
 			record->position, record->span);
 }
@@ -366,7 +427,7 @@ deliver_narrowed(Delivery *delivery, const char *watcher)
 
 /*
  * What ectowatch_notify() was given: the payload as it is, if NOTIFY carries
- * it.
+ * it.  Before it a gap that could not be told by itself.
  */
 static void
 deliver_notify(Delivery *delivery)
@@ -374,11 +435,19 @@ deliver_notify(Delivery *delivery)
 	const Change *change = delivery->change;
 	Message    *message = &delivery->message;
 	char		channel[NAMEDATALEN];
+	SlotChannelClass *class;
 
 	if (delivery->restoring)
 		return;
-	memcpy(channel, change_name(change), change->name_len);
-	channel[change->name_len] = '\0';
+	change_copy_name(change, channel);
+	class = slot_channel_class(delivery->slot, channel);
+	if (class->gap_to > 0 && class->gap_attempt != delivery->attempt)
+	{
+		class->gap_attempt = delivery->attempt;
+		delivery->classes_told = lappend(delivery->classes_told, class);
+		send_gap(delivery, channel, change->watcher, DELIVERY_EACH, false,
+				 class->gap_from, class->gap_to, 0, "overtaken");
+	}
 	resetStringInfo(&delivery->out);
 	if (change->count <= MESSAGE_MAX_LENGTH)
 		appendBinaryStringInfo(&delivery->out, change_old(change), change->count);
@@ -408,7 +477,8 @@ repeats_notify(Delivery *delivery, const Change *change)
 	uint64		digest;
 	bool		found;
 
-	if (change->type != CHANGE_NOTIFY || change->count > MESSAGE_MAX_LENGTH)
+	if (change->type != CHANGE_NOTIFY || change->count > MESSAGE_MAX_LENGTH ||
+		delivery->restoring)
 		return false;
 	if (delivery->payloads == NULL)
 	{
@@ -435,6 +505,12 @@ deliver_change(Delivery *delivery)
 	if (change->type == CHANGE_NOTIFY)
 	{
 		deliver_notify(delivery);
+		return;
+	}
+	if (change->watcher == SLOT_CHANNELS && change->name_len == 0)
+	{
+		if (!delivery->restoring)
+			add_class_gap(delivery->slot, NULL, &delivery->record);
 		return;
 	}
 	if (change->delivery == DELIVERY_NONE)
@@ -597,6 +673,8 @@ note_done(Delivery *delivery, const RingCursor *cursor, bool sent)
 		forget_skipped(delivery->slot);
 	foreach(lc, delivery->crash_told)
 		((SlotWatcher *) lfirst(lc))->gap_told = true;
+	foreach(lc, delivery->classes_told)
+		((SlotChannelClass *) lfirst(lc))->gap_to = 0;
 	if (delivery->record.position > 0)
 		pg_atomic_write_u64(&progress->notify_position,
 							delivery->record.position);

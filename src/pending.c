@@ -104,6 +104,8 @@ typedef struct Pending
 	Slot	   *slot;
 	uint64		ticket;			/* 0: none was taken */
 	bool		lost;
+	uint32	   *channels_lost;	/* of ectowatch_notify(), by number of the
+								 * entry that is held for them, or NULL */
 } Pending;
 
 /* context is NULL, and nothing else counts, when nothing is pending */
@@ -309,6 +311,17 @@ pending_total(void)
 	for (int i = 0; i < pending.ncounts; i++)
 		total += count_total(&pending.counts[i]);
 	return total;
+}
+
+static uint32
+pending_notifies(void)
+{
+	for (int i = 0; i < pending.ncounts; i++)
+	{
+		if (pending.counts[i].watcher == SLOT_CHANNELS)
+			return pending.counts[i].stored;
+	}
+	return 0;
 }
 
 /* Whether something was counted that is not stored. */
@@ -567,6 +580,65 @@ pending_warn_no_slot(void)
 }
 
 static void
+lose_channel(const Change *change, void *arg pg_attribute_unused())
+{
+	char		channel[NAMEDATALEN];
+	uint32		id;
+
+	if (change->watcher != SLOT_CHANNELS)
+		return;
+	change_copy_name(change, channel);
+	id = slot_hold_channel(pending.slot, channel);
+
+	/* once is enough */
+	if (pending.channels_lost[id - SLOT_CHANNEL]++ > 0)
+		slot_release_channel(pending.slot, id);
+}
+
+/*
+ * The changes cannot be handed over, which is to be told if the transaction
+ * commits.  Channels are counted by name only now.
+ */
+static void
+pending_note_lost(void)
+{
+	Store	   *store = &pending.store;
+	uint32		notifies = pending_notifies();
+
+	pending.lost = true;
+	if (notifies == 0)
+		return;
+
+	pending.channels_lost = MemoryContextAllocZero(pending.context,
+												   SLOT_MAX_CHANNELS * sizeof(uint32));
+	if (store->spilled > 0 && store->file < 0 && !store->failed)
+		store->file = spill_open(store->spill_id);
+	if (store->spilled == 0 || store->file >= 0)
+		(void) store_walk(store, lose_channel, NULL);
+	store_close(store);
+
+	/* what could not be read is one of all channels */
+	for (int i = 0; i < SLOT_MAX_CHANNELS; i++)
+		notifies -= pending.channels_lost[i];
+	pending.channels_lost[SLOT_CHANNELS - SLOT_CHANNEL] += notifies;
+}
+
+/* At COMMIT, or if nothing is lost, at ABORT. */
+static void
+pending_release_channels(bool lost)
+{
+	for (int i = 0; pending.channels_lost && i < SLOT_MAX_CHANNELS; i++)
+	{
+		if (pending.channels_lost[i] == 0)
+			continue;
+		if (lost)
+			slot_add_lost(pending.slot, SLOT_CHANNEL + i,
+						  pending.channels_lost[i]);
+		slot_release_channel(pending.slot, SLOT_CHANNEL + i);
+	}
+}
+
+static void
 pending_pre_commit(void)
 {
 	Store	   *store = &pending.store;
@@ -601,7 +673,7 @@ pending_pre_commit(void)
 
 	if (store->failed || !pending_reserve(queue, &batch))
 	{
-		pending.lost = true;
+		pending_note_lost();
 		return;
 	}
 
@@ -625,7 +697,7 @@ pending_lose(void)
 		return;
 	}
 	slot_request_worker(pending.slot);
-	pending.lost = true;
+	pending_note_lost();
 }
 
 static void
@@ -643,9 +715,10 @@ pending_commit(void)
 		{
 			uint64		lost = count_total(&pending.counts[i]);
 
-			if (lost > 0)
+			if (lost > 0 && pending.counts[i].watcher != SLOT_CHANNELS)
 				slot_add_lost(pending.slot, pending.counts[i].watcher, lost);
 		}
+		pending_release_channels(true);
 		wake = queue_worker_sleeps(slot_queue(pending.slot));
 	}
 
@@ -665,6 +738,7 @@ pending_abort(void)
 {
 	bool		wake = false;
 
+	pending_release_channels(false);
 	if (pending.ticket != 0)
 		wake = queue_abort(slot_queue(pending.slot), pending.ticket);
 	if (pending.store.spill_id != 0)
@@ -696,6 +770,11 @@ pending_xact_callback(XactEvent event, void *arg pg_attribute_unused())
 		case XACT_EVENT_PRE_PREPARE:
 			if (pending_total() > 0 && IsLogicalWorker())
 				pending_lose();
+			else if (pending_notifies() > 0)
+				ereport(ERROR,
+						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 errmsg("cannot PREPARE a transaction that has called ectowatch_notify()"),
+						 errhint("Use COMMIT, or call it in another transaction.")));
 			else if (pending_total() > 0)
 				ereport(ERROR,
 						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),

@@ -209,6 +209,7 @@ change_columns(const Change *change, uint32 of, Datum *values, bool *nulls,
 
 	values[0] = PointerGetDatum(cstring_to_text_with_len(change_name(change),
 														 change->name_len));
+	nulls[0] = change->name_len == 0;
 	values[1] = CStringGetTextDatum(change_type_name(change->type));
 	values[2] = PointerGetDatum(cstring_to_text_with_len(change_relation(change),
 														 change->relation_len));

@@ -14,6 +14,9 @@
  * A reader of all watchers gets one such row, without a watcher; a reader of
  * some gets one for each of them that has lost something.
  *
+ * A name that is no watcher's is that of a channel of ectowatch_notify(), of
+ * which nothing may have been sent yet.
+ *
  * Who asks for a watcher that he may not read (rights.c) gets an error; who
  * asks for all gets those that he may.
  *
@@ -60,6 +63,37 @@ evicted_of_name(Slot *slot, const char *name, uint64 *position, uint64 *changes)
 	return found;
 }
 
+/*
+ * A name that no watcher has.  It may be mistyped, so that is said; not each
+ * time, for who waits for a first message asks often.
+ */
+static void
+reader_add_channel(Reader *reader, char *name)
+{
+	static char last[NAMEDATALEN];
+	uint64		position;
+	uint64		changes;
+
+	if (name[0] == '\0' || strlen(name) >= NAMEDATALEN)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("watcher \"%s\" does not exist", name),
+				 errdetail("It cannot be a channel of ectowatch_notify() either."),
+				 errhint("View ectowatch_watchers lists those that do.")));
+	reader->channels = lappend(reader->channels, name);
+
+	/* one that has ended may still have changes to be read */
+	if (evicted_of_name(reader->slot, name, &position, &changes) ||
+		pg_atomic_read_u64(&slot_channel_class(reader->slot, name)->appended) > 0 ||
+		strcmp(name, last) == 0)
+		return;
+	strlcpy(last, name, NAMEDATALEN);
+	ereport(NOTICE,
+			(errmsg("there is no watcher \"%s\"", name),
+			 errdetail("It is read as a channel of ectowatch_notify(), to which nothing was sent since the server started."),
+			 errhint("View ectowatch_watchers lists watchers.")));
+}
+
 static void
 reader_check_names(Reader *reader)
 {
@@ -79,16 +113,8 @@ reader_check_names(Reader *reader)
 		}
 		if (def == NULL)
 		{
-			uint64		position;
-			uint64		changes;
-
-			/* one that has ended may still have changes to be read */
-			if (evicted_of_name(reader->slot, name, &position, &changes))
-				continue;
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_OBJECT),
-					 errmsg("watcher \"%s\" does not exist", name),
-					 errhint("View ectowatch_watchers lists those that do; channels of ectowatch_notify() are known from their first message since the server started.")));
+			reader_add_channel(reader, name);
+			continue;
 		}
 		if (!rights_allow_watcher(def))
 			ereport(ERROR,
@@ -259,12 +285,24 @@ reader_compare(Reader *reader)
 					   evicted - reader->after, "overtaken");
 	foreach(lc, reader->names)
 	{
+		const char *name = lfirst(lc);
 		uint64		to;
 		uint64		changes;
 
 		/* how many of them come after 'after' is known only of all of them */
-		if (evicted_of_name(reader->slot, lfirst(lc), &to, &changes) &&
-			to > reader->after)
+		(void) evicted_of_name(reader->slot, name, &to, &changes);
+		if (list_member_ptr(reader->channels, name))
+		{
+			uint64		of_class = pg_atomic_read_u64(&slot_channel_class(reader->slot, name)->evicted_position);
+
+			/* and of channels not even that */
+			if (of_class > to)
+			{
+				to = of_class;
+				changes = 0;
+			}
+		}
+		if (to > reader->after)
 			reader_add_gap(reader, lfirst(lc), reader->after + 1, to,
 						   reader->after < run_start ? changes : 0,
 						   "overtaken");
@@ -313,6 +351,11 @@ reader_wants(Reader *reader, const Change *change)
 			memcmp(name, change_name(change), change->name_len) == 0)
 			return rights_allow(reader->rights, change);
 	}
+
+	/* a gap of all channels */
+	if (change->watcher == SLOT_CHANNELS && change->name_len == 0 &&
+		reader->channels != NIL)
+		return true;
 	return reader->names == NIL && rights_allow(reader->rights, change);
 }
 

@@ -26,7 +26,8 @@ typedef struct Reader
 	RingCursor	cursor;
 	bool		seated;			/* the cursor is where 'after' says */
 	uint64		after;			/* read so far */
-	List	   *names;			/* of watchers; NIL: all */
+	List	   *names;			/* of watchers and channels; NIL: all */
+	List	   *channels;		/* those of them that are not watchers */
 	char	   *payload;
 	HTAB	   *rights;
 	List	   *gaps;			/* ReaderGap, to be told first */

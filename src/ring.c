@@ -286,6 +286,12 @@ ring_publish(RingWriter *writer)
 	pg_atomic_write_u64(&writer->ring->head, writer->tail);
 }
 
+void
+ring_peek(const Ring *ring, uint64 offset, void *to, Size len)
+{
+	stream_read(ring, offset + sizeof(RingRecord), to, len);
+}
+
 uint64
 ring_oldest_offset(const Ring *ring)
 {

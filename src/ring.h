@@ -88,6 +88,12 @@ extern void ring_append(RingWriter *writer, const RingRecord *record,
 /* Shows readers all that was appended. */
 extern void ring_publish(RingWriter *writer);
 
+/*
+ * Copies the beginning of a record's payload.  For RingEvict: the record is
+ * there, and only the writer could overwrite it.
+ */
+extern void ring_peek(const Ring *ring, uint64 offset, void *to, Size len);
+
 /* --- readers: any process, no lock --- */
 
 /* Offsets of the oldest record kept and of the end of the newest. */

@@ -128,7 +128,7 @@ rows_note(Rows *rows, uint32 watcher, const RowVersion *version, uint64 digest)
 
 	key = hash_combine64(version->key,
 						 hash_combine64(hash_bytes_uint32_extended(watcher, 0),
-										rows->epoch));
+										version->lasting ? 0 : rows->epoch));
 	row = rowhash_lookup(rows->hash, key);
 	if (row != NULL)
 	{

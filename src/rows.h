@@ -22,6 +22,7 @@ typedef struct RowVersion
 {
 	uint64		key;
 	CommandId	command;
+	bool		lasting;		/* no row: rows_begin_anew() leaves it alone */
 } RowVersion;
 
 /* In the current memory context, which it fills with about so many bytes. */

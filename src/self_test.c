@@ -164,14 +164,14 @@ test_worker(SelfTest *test)
 
 /* No two are the same, so none is taken for a repetition. */
 static Change *
-make_probe(Slot *slot)
+make_probe(void)
 {
 	ChangeParts parts = {0};
 	char	   *payload = psprintf("process %d at " INT64_FORMAT,
 								   MyProcPid, GetCurrentTimestamp());
 	char	   *values = psprintf("{\"payload\":\"%s\"}", payload);
 
-	parts.watcher = slot_channel_id(slot, PROBE_CHANNEL);
+	parts.watcher = SLOT_CHANNELS;
 	parts.type = CHANGE_NOTIFY;
 	parts.flags = CHANGE_FRESH;
 	parts.name = PROBE_CHANNEL;
@@ -191,7 +191,7 @@ test_queue(SelfTest *test)
 	Batch		batch;
 	TimestampTz now = GetCurrentTimestamp();
 
-	test->probe = make_probe(test->slot);
+	test->probe = make_probe();
 	memset(&batch, 0, sizeof(batch));
 	batch.len = test->probe->size;
 	batch.nchanges = 1;

@@ -14,8 +14,8 @@
  * given.  The latter is seen by rows.c, as a row that has not changed; beyond
  * the memory that it has, a repetition is sent again.
  *
- * So that it can be told on the channel if something is lost, each channel gets
- * an entry in the slot, as a watcher has one.  Channels are public, as in core;
+ * There may be any number of channels; how it is told on them that something
+ * is lost, is written in slot.c.  Channels are public, as in core;
  * but those of watchers are theirs.
  *
  * Copyright (c) 2026, the ectowatch authors
@@ -68,7 +68,6 @@ check_channel(const char *channel)
 typedef struct KnownChannel
 {
 	char		name[NAMEDATALEN];
-	uint32		id;
 	uint64		generation;		/* of the watchers, of which none has it */
 } KnownChannel;
 
@@ -82,25 +81,10 @@ typedef struct KnownChannel
 static void
 check_is_no_watchers(const char *channel)
 {
-	const WatcherDef *def = watcher_of_channel(channel);
-
-	if (def != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("channel \"%s\" belongs to watcher \"%s\"",
-						channel, def->name),
-				 errdetail("What comes from the worker on that channel are changes of its table."),
-				 errhint("Use another channel.")));
-}
-
-/* The id of a channel, which may be used. */
-static uint32
-channel_id(const char *channel)
-{
 	static HTAB *known = NULL;
 	uint64		generation = watcher_generation();
+	const WatcherDef *def;
 	KnownChannel *entry;
-	uint32		id;
 
 	if (known != NULL && hash_get_num_entries(known) >= MAX_KNOWN)
 	{
@@ -118,15 +102,17 @@ channel_id(const char *channel)
 	}
 	entry = hash_search(known, channel, HASH_FIND, NULL);
 	if (entry != NULL && entry->generation == generation)
-		return entry->id;
-	check_is_no_watchers(channel);
-
-	/* it never changes, and once there are too many, no more get one */
-	id = slot_channel_id(slot_attach(), channel);
+		return;
+	def = watcher_of_channel(channel);
+	if (def != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("channel \"%s\" belongs to watcher \"%s\"",
+						channel, def->name),
+				 errdetail("What comes from the worker on that channel are changes of its table."),
+				 errhint("Use another channel.")));
 	entry = hash_search(known, channel, HASH_ENTER, NULL);
-	entry->id = id;
 	entry->generation = generation;
-	return id;
 }
 
 Datum
@@ -146,13 +132,12 @@ ectowatch_notify(PG_FUNCTION_ARGS)
 	PreventCommandDuringRecovery("ectowatch_notify()");
 	PreventCommandIfParallelMode("ectowatch_notify()");
 	watch_require_slot();
+	check_is_no_watchers(channel);
 
-	parts.watcher = channel_id(channel);
+	slot_use_channels(slot_attach());
+
+	parts.watcher = SLOT_CHANNELS;
 	parts.type = CHANGE_NOTIFY;
-
-	/* there is no one channel to which a gap of the rest could be told */
-	if (parts.watcher == SLOT_CHANNEL_REST)
-		parts.delivery = DELIVERY_NONE;
 	parts.flags = CHANGE_FRESH;
 	parts.name = channel;
 	parts.count = (uint32) len;
@@ -188,10 +173,10 @@ ectowatch_notify(PG_FUNCTION_ARGS)
 		parts.old_len = len;
 	}
 
-	version.key = hash_bytes_extended((unsigned char *) payload, len,
-									  hash_bytes((unsigned char *) channel,
-												 strlen(channel)));
+	version.key = hash_bytes_extended((unsigned char *) channel, strlen(channel), 0);
+	version.key = hash_bytes_extended((unsigned char *) payload, len, version.key);
 	version.command = InvalidCommandId;
+	version.lasting = true;
 	pending_add(change_make(&parts), &version);
 	PG_RETURN_VOID();
 }

@@ -20,9 +20,8 @@
  *	wanted					set by anyone, once; cleared with the slot
  *	workers_seen			counted by workers, read by the launcher
  *	progress, watchers		stored by the worker, read by all
- *	nchannels, channels		added to by backends, under control->lock; a name
- *							never changes, and who has its id has got that
- *							through the lock or the queue
+ *	channel_holders, classes
+ *							see "channels" below
  *	lost, lost_added,		added to by committing backends, first lost[], then
  *	lost_told				the number of additions; the worker reads that
  *							before it looks through lost[], and stores it in
@@ -62,6 +61,7 @@
 #include <signal.h>
 
 #include "access/xact.h"
+#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
@@ -96,8 +96,8 @@ struct Slot
 	pg_atomic_uint64 lost_told;
 	pg_atomic_uint64 lost[SLOT_ENTRIES];
 	SlotWatcher watchers[SLOT_ENTRIES];
-	uint32		nchannels;
-	char		channels[SLOT_MAX_CHANNELS][NAMEDATALEN];
+	pg_atomic_uint32 channel_holders[SLOT_MAX_CHANNELS];
+	SlotChannelClass classes[SLOT_CHANNEL_CLASSES];
 	SlotCondition conditions[SLOT_MAX_WATCHERS];
 
 	/* queue, ring and subscriptions follow */
@@ -215,8 +215,8 @@ slot_claim(Slot *slot, Oid database)
 		memset(&slot->progress, 0, sizeof(slot->progress));
 		memset(slot->lost, 0, sizeof(slot->lost));
 		memset(slot->watchers, 0, sizeof(slot->watchers));
-		memset(slot->channels, 0, sizeof(slot->channels));
-		slot->nchannels = 0;
+		memset(slot->channel_holders, 0, sizeof(slot->channel_holders));
+		memset(slot->classes, 0, sizeof(slot->classes));
 		memset(slot->conditions, 0, sizeof(slot->conditions));
 	}
 	pg_atomic_init_u64(&slot->lost_added, 0);
@@ -326,35 +326,128 @@ slot_entry(Slot *slot, uint32 number)
 	return &slot->watchers[number];
 }
 
+/* --- channels ---
+ *
+ * Of a channel of ectowatch_notify() nothing is kept while all goes well, so
+ * there may be any number of them.  Two things have to be known of what is lost.
+ *
+ * 1. On which channels it is to be told.  A backend that cannot hand over its
+ *	  batch, at PRE_COMMIT, where a lock may be taken, holds an entry for each
+ *	  channel in it, and adds to lost[] there at COMMIT; the worker does so
+ *	  for what the ring drops before it was sent, and sets gap_changes.  An entry
+ *	  that nobody holds, and with nothing to be told, is free for any other
+ *	  channel.  It is looked for in a few places that follow from the name, and
+ *	  if all are taken, so by more than a thousand channels that lost something at
+ *	  about one time, then
+ *	  - what a backend lost is counted for all channels together, in lost[] of
+ *		SLOT_CHANNELS, and becomes a gap without a name, which is for readers
+ *		of any channel, and is told to listeners of any with its next message;
+ *	  - what the ring drops is noted for the channel's class, and is told with
+ *		the next message to one of that class.
+ *
+ * 2. Whether the ring has dropped changes that a reader asks for.  That is known
+ *	  of classes.  A reader may so be told of a gap that is another channel's, but
+ *	  only where he came too late for the ring.
+ *
+ * Names are written under control->lock, to entries that nobody looks at: who
+ * adds to lost[] holds the entry from before until after that, both by full
+ * barriers; who looks for a free one reads holders first, lost[] after that.
+ * The worker reads a name after it has seen lost[], and before it takes that off.
+ * gap_changes is the worker's own; it sets it while it holds the entry, and should
+ * another process see too late that it was cleared, that costs nothing.
+ */
+
+/* How many places are looked at. */
+#define CHANNEL_PLACES	64
+
+static bool
+channel_is_idle(Slot *slot, uint32 n)
+{
+	uint32		number = SLOT_MAX_WATCHERS + n;
+	uint32		holders = pg_atomic_read_u32(&slot->channel_holders[n]);
+
+	pg_read_barrier();
+	return holders == 0 && pg_atomic_read_u64(&slot->lost[number]) == 0 &&
+		slot->watchers[number].gap_changes == 0;
+}
+
+static uint32
+name_hash(const char *name)
+{
+	return hash_bytes((const unsigned char *) name, (int) strlen(name));
+}
+
 uint32
-slot_channel_id(Slot *slot, const char *name)
+slot_hold_channel(Slot *slot, const char *name)
 {
-	uint32		n = 0;
-	bool		found;
+	const uint32 none = SLOT_CHANNELS - SLOT_CHANNEL;
+	uint32		start = name_hash(name) % none;
+	uint32		found = none;
+	uint32		idle = none;
+	SlotWatcher *entry;
 
-	LWLockAcquire(control->lock, LW_SHARED);
-	while (n < slot->nchannels && strcmp(slot->channels[n], name) != 0)
-		n++;
-	found = n < slot->nchannels || n == SLOT_MAX_CHANNELS - 1;
-	LWLockRelease(control->lock);
-	if (found)
-		return SLOT_CHANNEL + n;
-
-	/* others may have come in between; none goes away */
 	LWLockAcquire(control->lock, LW_EXCLUSIVE);
-	while (n < slot->nchannels && strcmp(slot->channels[n], name) != 0)
-		n++;
-	if (n == slot->nchannels && n < SLOT_MAX_CHANNELS - 1)
-		strlcpy(slot->channels[slot->nchannels++], name, NAMEDATALEN);
+	for (uint32 i = 0; i < CHANNEL_PLACES && found == none; i++)
+	{
+		uint32		n = (start + i) % none;
+
+		entry = &slot->watchers[SLOT_MAX_WATCHERS + n];
+		if (strncmp(entry->name, name, NAMEDATALEN) == 0)
+			found = n;
+		else if (idle == none && channel_is_idle(slot, n))
+			idle = n;
+	}
+	if (found == none && idle != none)
+	{
+		found = idle;
+		entry = &slot->watchers[SLOT_MAX_WATCHERS + found];
+		pg_atomic_write_u32(&entry->id, 0);
+		pg_write_barrier();
+		memset(entry, 0, sizeof(*entry));
+		strlcpy(entry->name, name, NAMEDATALEN);
+		pg_write_barrier();
+		pg_atomic_write_u32(&entry->id, SLOT_CHANNEL + found);
+	}
+	if (found != none)
+		pg_atomic_fetch_add_u32(&slot->channel_holders[found], 1);
 	LWLockRelease(control->lock);
-	return SLOT_CHANNEL + n;
+	return SLOT_CHANNEL + found;
 }
 
-const char *
-slot_channel_name(Slot *slot, uint32 id)
+void
+slot_release_channel(Slot *slot, uint32 id)
 {
-	return slot->channels[(id - SLOT_CHANNEL) % SLOT_MAX_CHANNELS];
+	if (id != SLOT_CHANNELS)
+		pg_atomic_fetch_sub_u32(&slot->channel_holders[id - SLOT_CHANNEL], 1);
 }
+
+SlotChannelClass *
+slot_channel_class(Slot *slot, const char *name)
+{
+	return &slot->classes[name_hash(name) % SLOT_CHANNEL_CLASSES];
+}
+
+SlotChannelClass *
+slot_class(Slot *slot, uint32 number)
+{
+	return &slot->classes[number];
+}
+
+void
+slot_use_channels(Slot *slot)
+{
+	if (!slot_uses_channels(slot))
+		pg_atomic_write_u32(&slot_watcher(slot, SLOT_CHANNELS)->id,
+							SLOT_CHANNELS);
+}
+
+bool
+slot_uses_channels(Slot *slot)
+{
+	return pg_atomic_read_u32(&slot_watcher(slot, SLOT_CHANNELS)->id) != 0;
+}
+
+/* --- conditions --- */
 
 SlotCondition *
 slot_condition(Slot *slot, uint32 id)

@@ -28,14 +28,18 @@ typedef struct Subscriptions Subscriptions;
 #define SLOT_MAX_WATCHERS	8192
 
 /*
- * Channels of ectowatch_notify() have entries as well, and ids for them, until
- * there are too many since the server started.  Those that come then share
- * the last one, which has no name.
+ * There may be any number of channels of ectowatch_notify().  All their changes
+ * have one id in place of a watcher's, and one entry, which has no name and
+ * counts for all.  A channel of which something is lost has an entry of its own
+ * until that is told on it: see "channels" in slot.c.
  */
 #define SLOT_MAX_CHANNELS	1024
 #define SLOT_CHANNEL		((uint32) 0x80000000)	/* + number: its id */
-#define SLOT_CHANNEL_REST	(SLOT_CHANNEL + SLOT_MAX_CHANNELS - 1)
+#define SLOT_CHANNELS		(SLOT_CHANNEL + SLOT_MAX_CHANNELS - 1)	/* of all */
 #define SLOT_ENTRIES		(SLOT_MAX_WATCHERS + SLOT_MAX_CHANNELS)
+
+/* A channel belongs to one of so many classes, by a hash of its name. */
+#define SLOT_CHANNEL_CLASSES	4096
 
 /*
  * What the worker knows of one watcher, or channel.  Written by the worker
@@ -71,6 +75,21 @@ typedef struct SlotWatcher
 	uint64		held_from;
 	uint64		held_to;
 } SlotWatcher;
+
+/*
+ * What the worker knows of the channels of a class.  Written by it alone.
+ */
+typedef struct SlotChannelClass
+{
+	pg_atomic_uint64 appended;	/* put into the ring; read by all */
+	pg_atomic_uint64 evicted_position;	/* of the newest that is no longer
+										 * there; read by all */
+
+	/* a gap to be told with the next message to one of them */
+	uint64		gap_from;
+	uint64		gap_to;			/* 0: none */
+	uint64		gap_attempt;	/* it is, if this transaction commits */
+} SlotChannelClass;
 
 /*
  * When a watcher's condition was last evaluated, as TimestampTz to about a
@@ -140,11 +159,20 @@ extern uint32 slot_entry_number(uint32 id);
 extern SlotWatcher *slot_entry(Slot *slot, uint32 number);
 
 /*
- * The id of a channel of ectowatch_notify(), of less than NAMEDATALEN bytes; and
- * the name that an id was given for, empty for SLOT_CHANNEL_REST.  Takes a lock.
+ * Gets an entry for a channel of which something is lost, and keeps it for the
+ * channel until slot_release_channel(): its id, or SLOT_CHANNELS if there is
+ * none.  Takes a lock.  Releasing it is legal where nothing may fail.
  */
-extern uint32 slot_channel_id(Slot *slot, const char *name);
-extern const char *slot_channel_name(Slot *slot, uint32 id);
+extern uint32 slot_hold_channel(Slot *slot, const char *name);
+extern void slot_release_channel(Slot *slot, uint32 id);
+
+/* The class of a channel; and all of them, by number. */
+extern SlotChannelClass *slot_channel_class(Slot *slot, const char *name);
+extern SlotChannelClass *slot_class(Slot *slot, uint32 number);
+
+/* Notes that there are changes of channels, and tells. */
+extern void slot_use_channels(Slot *slot);
+extern bool slot_uses_channels(Slot *slot);
 
 /* The same of conditions. */
 extern SlotCondition *slot_condition(Slot *slot, uint32 id);

@@ -118,10 +118,17 @@ worker_entry(Worker *worker, const Change *change)
 {
 	SlotWatcher *entry = slot_watcher(worker->slot, change->watcher);
 
-	/* what many channels share has the name of none */
-	if (change->watcher == SLOT_CHANNEL_REST)
+	/* what all channels share has the name of none */
+	if (change->watcher == SLOT_CHANNELS)
 	{
-		pg_atomic_write_u32(&entry->id, change->watcher);
+		slot_use_channels(worker->slot);
+		if (change->name_len > 0)
+		{
+			char		channel[NAMEDATALEN];
+
+			change_copy_name(change, channel);
+			add_u64(&slot_channel_class(worker->slot, channel)->appended, 1);
+		}
 		return entry;
 	}
 	if (pg_atomic_read_u32(&entry->id) != change->watcher ||
@@ -317,16 +324,15 @@ find_by_entry(Worker *worker, List *watchers, uint32 entry)
 {
 	ListCell   *lc;
 
-	/* a channel of ectowatch_notify(), which has no crash gap either */
+	/* a channel of ectowatch_notify(), which has no crash gap either; or all */
 	if (entry >= SLOT_MAX_WATCHERS)
 	{
 		WatcherDef *def = palloc0(sizeof(WatcherDef));
 
-		def->id = SLOT_CHANNEL + (entry - SLOT_MAX_WATCHERS);
-		def->name = pstrdup(slot_channel_name(worker->slot, def->id));
+		pg_read_barrier();
+		def->id = SLOT_CHANNELS;
+		def->name = pstrdup(slot_entry(worker->slot, entry)->name);
 		def->run = slot_run();
-		if (def->id == SLOT_CHANNEL_REST)
-			def->delivery = DELIVERY_NONE;
 		return def;
 	}
 
@@ -379,7 +385,7 @@ worker_append_lost(Worker *worker)
 
 /*
  * The rest of a batch could not be read from its file.  Which watchers it had
- * changes of is not known, so all get a gap.  No interrupts once positions are
+ * changes of is not known, so all get a gap, and channels one for all of them.  No interrupts once positions are
  * reserved: to a later worker the first gap says that the batch is done.
  */
 static void
@@ -388,6 +394,9 @@ worker_append_unread(Worker *worker, const Batch *batch, uint64 changes)
 	List	   *watchers = worker_watchers();
 	ListCell   *lc;
 
+	if (slot_uses_channels(worker->slot))
+		watchers = lappend(watchers,
+						   find_by_entry(worker, NIL, SLOT_ENTRIES - 1));
 	if (!positions_reserve(worker->slot, &worker->next_position,
 						   list_length(watchers)))
 		return;
