@@ -15,7 +15,8 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $node = new_node('main', "ectowatch.queue_size = '64kB'",
-	"ectowatch.queue_timeout = '1ms'");
+	"ectowatch.queue_timeout = '1ms'", "ectowatch.ring_size = '4MB'",
+	"wal_level = 'replica'", 'max_wal_senders = 2');
 my $listen = start_listen($node, 'postgres', [],
 	map { ("pg_$_", "ew_$_") } ('jobs', 'mail', 0 .. 49));
 my $round = 0;
@@ -165,6 +166,145 @@ is($messages + $missing, 400, 'a gap says how many are missing');
 my @told = grep { /^mail/ } @{ heard(\$seen)->{ew} };
 is(scalar(grep { !/"type":"gap"/ } @told), $messages, 'the listener has the same');
 is(scalar(grep { /"type":"gap".*"changes":$missing,"reason":"queue_full"/ } @told), 1, 'and the same gap');
+
+# ---------- far more channels than the slot has entries for
+
+# While the worker is stopped.
+sub fill_queue
+{
+	$session->query_safe(q{
+		DO $$BEGIN
+			FOR i IN 1 .. 400 LOOP
+				PERFORM ectowatch_notify('fill', repeat('x', 500));
+				COMMIT;
+			END LOOP;
+		END$$});
+	return;
+}
+
+# A message to each of that many channels, in transactions too small for a file.
+sub lose
+{
+	my ($prefix, $number) = @_;
+
+	$session->query_safe(qq{
+		DO \$\$BEGIN
+			FOR i IN 0 .. $number / 20 - 1 LOOP
+				PERFORM ectowatch_notify('$prefix' || i * 20 + j, repeat('lost', 20))
+				FROM generate_series(1, 20) j;
+				COMMIT;
+			END LOOP;
+		END\$\$});
+	return;
+}
+
+# those of which nothing is lost need none
+$start = $node->safe_psql('postgres', 'SELECT ectowatch_position()');
+$node->safe_psql('postgres', q{
+	SELECT ectowatch_notify('user_' || i, 'hello ' || i) FROM generate_series(1, 3000) i;
+	SELECT ectowatch_notify('ew_49', 'one of many')});
+is_deeply(heard(\$seen)->{ew}, ['49 one of many'], 'the last of many channels');
+is( $node->safe_psql('postgres', qq{
+		SELECT string_agg(watcher || ': ' || (values->>'payload'), ', ' ORDER BY position)
+		FROM ectowatch_changes($start, '{user_2999,user_7}')}),
+	'user_7: hello 7, user_2999: hello 2999', 'each can be read by its name');
+
+# transactions that are lost, with channels that get an entry and some that do not
+$start = $node->safe_psql('postgres', 'SELECT ectowatch_position()');
+kill 'STOP', $worker;
+fill_queue();
+$session->query_safe(q{BEGIN; SELECT ectowatch_notify('ew_0', 'not committed'); ROLLBACK});
+$session->query_safe(q{SELECT ectowatch_notify('ew_1', 'lost' || repeat('x', 600)), ectowatch_notify('ew_1', 'too')});
+lose('user_', 3000);
+kill 'CONT', $worker;
+wait_delivered($node, 'postgres');
+poll_query($node, 'postgres',
+	qq{SELECT count(*) > 0 FROM ectowatch_changes($start, NULL, NULL) WHERE type = 'gap' AND watcher IS NULL});
+my ($named, $changes) = split /\|/, $node->safe_psql('postgres', qq{
+	SELECT count(watcher), sum((values->>'changes')::int)
+	FROM ectowatch_changes($start, NULL, NULL) WHERE type = 'gap' AND watcher IS DISTINCT FROM 'fill'});
+is($changes, 3002, 'gaps for all that were lost, and for nothing else');
+cmp_ok($named, '>', 500, 'as many as there are entries by name');
+is( $node->safe_psql('postgres', qq{
+		SELECT count(*) FROM generate_series(1, 3000) i, LATERAL (
+			SELECT FROM ectowatch_changes($start, ARRAY['user_' || i], NULL) LIMIT 1) gap}),
+	'3000', 'each channel has one for its readers');
+$node->safe_psql('postgres', q{SELECT ectowatch_notify('ew_2', 'after'), ectowatch_notify('ew_2', 'that')});
+my @after = grep { /^[12] / } @{ heard(\$seen)->{ew} };
+s/"(from|to|position)":\d+/"$1":N/g foreach @after;
+is_deeply(
+	[ grep { /^2/ } @after ],
+	[ '2 {"type":"gap","values":{"from":N,"to":N,"changes":null,"reason":"overtaken"},"position":N}',
+		'2 after', '2 that' ],
+	'one that may have lost something is told with its next message, once');
+like($after[0], qr/^1 \{"type":"gap",/, 'one that has lost something is told');
+
+# entries are free again
+$start = $node->safe_psql('postgres', 'SELECT ectowatch_position()');
+kill 'STOP', $worker;
+fill_queue();
+lose('other_', 300);
+kill 'CONT', $worker;
+wait_delivered($node, 'postgres');
+poll_query($node, 'postgres', qq{
+	SELECT count(*) = 300 FROM ectowatch_changes($start, NULL, NULL)
+	WHERE type = 'gap' AND watcher LIKE 'other%' AND values->>'changes' = '1'});
+pass('others lose something, and each has a gap of its own');
+
+# ---------- the ring overtakes what was not sent
+
+sub stop_sending
+{
+	$node->append_conf('postgresql.conf', "synchronous_standby_names = 'nobody'");
+	$node->reload;
+	poll_query($node, 'postgres', "SELECT current_setting('synchronous_standby_names') = 'nobody'");
+	my $holder = session($node, 'postgres');
+	start_statement($holder, 'BEGIN; CREATE TABLE held (); NOTIFY other; COMMIT');
+	poll_query($node, 'postgres', "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
+	return $holder;
+}
+
+$start = $node->safe_psql('postgres', 'SELECT ectowatch_position()');
+my $holder = stop_sending();
+$session->query_safe('SET synchronous_commit = local');
+$session->query_safe(q{SELECT ectowatch_notify('ew_3', 'early')});
+$session->query_safe(q{SELECT ectowatch_notify('ew_4', i || repeat('x', 7000)) FROM generate_series(1, 500) i}) foreach 1 .. 5;
+poll_query($node, 'postgres', 'SELECT queue_batches = 0 AND notify_skipped > 1 FROM ectowatch_stat');
+is( $node->safe_psql('postgres', qq{
+		SELECT type, values->>'reason' FROM ectowatch_changes($start, '{ew_3}')}),
+	'gap|overtaken', 'a reader who comes too late is told');
+is( $node->safe_psql('postgres', qq{
+		SELECT count(*) FROM ectowatch_changes($start, '{ew_5}')}),
+	'0', 'but not of what he did not ask for');
+$node->append_conf('postgresql.conf', "synchronous_standby_names = ''");
+$node->reload;
+finish_statement($holder);
+$holder->quit;
+my @overtaken = grep { /^[345] / } @{ heard(\$seen)->{ew} };
+like($overtaken[0], qr/^3 \{"type":"gap",.*"changes":1,"reason":"overtaken"/, 'so is a listener');
+is(scalar(grep { /^3/ } @overtaken), 1, 'once');
+my ($skipped) = $overtaken[1] =~ /^4 \{"type":"gap",.*"changes":(\d+),"reason":"overtaken"/;
+is(scalar(grep { /^4 \d+x/ } @overtaken) + $skipped, 2500, 'what came and what is missing is all');
+
+# ---------- repetitions between what throttle holds back, which a new worker takes up
+
+$node->safe_psql('postgres', q{
+	CREATE TABLE hot (id int PRIMARY KEY, v int);
+	INSERT INTO hot VALUES (1, 0), (2, 0);
+	SELECT ectowatch_watch('hot', 'updated', extra_columns => '{v}', throttle => '1 day')});
+my $hot = start_listen($node, 'postgres', [], 'hot_updated');
+$session->query_safe($_)
+  foreach 'UPDATE hot SET v = 1 WHERE id = 1', 'UPDATE hot SET v = 2 WHERE id = 1',
+  (q{SELECT ectowatch_notify('ew_6', 'same')}) x 3,
+  'UPDATE hot SET v = 1 WHERE id = 2', 'UPDATE hot SET v = 2 WHERE id = 2';
+$hot->wait_for_lines(2);
+wait_delivered($node, 'postgres');
+kill 'TERM', $worker;
+is( join(' ', map { /"values":(\S+\}),"position/ } $hot->wait_for_lines(4)),
+	'{"id":1,"v":1} {"id":2,"v":1} {"id":1,"v":2} {"id":2,"v":2}',
+	'the next worker sends all that was held back');
+$hot->stop;
+is(scalar(grep { $_ eq '6 same' } @{ heard(\$seen)->{ew} }), 3, 'and nothing twice');
 
 # ---------- a restart: no gap on a channel that nobody asked for
 
