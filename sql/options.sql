@@ -1,6 +1,6 @@
 --
 -- Options of a watcher, one by one: what its messages show, and how many there
--- are.  (condition, delivery, throttle and replicated have tests of their own.)
+-- are.  (condition, delivery and throttle have tests of their own.)
 --
 -- An option that is NULL is not given.  One that is empty ('' or '{}', 0,
 -- false) is none; that is how ectowatch_alter() takes it away.
@@ -165,6 +165,22 @@ RESET ectowatch.mute;
 RESET ROLE;
 REVOKE SET ON PARAMETER ectowatch.mute FROM regress_mute;
 DROP ROLE regress_mute;
+
+--
+-- replicated: also what is written under session_replication_role = replica, as
+-- logical replication does (between two servers: test/t/019_replicated.pl)
+--
+SELECT ectowatch_watch('users', 'updated', 'users_replicated', replicated => true);
+BEGIN;
+SET LOCAL session_replication_role = replica;
+UPDATE users SET name = 'ann' WHERE id = 1;
+SELECT watcher, type, values FROM ectowatch_pending();
+ROLLBACK;
+BEGIN;
+UPDATE users SET note = 'seen' WHERE id = 1;
+SELECT watcher, type FROM ectowatch_pending() ORDER BY watcher;
+ROLLBACK;
+SELECT ectowatch_unwatch('users_replicated');
 
 --
 -- ectowatch.context goes along with envelope: sql/options_delivery.sql.  It is short.
