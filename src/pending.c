@@ -313,17 +313,6 @@ pending_total(void)
 	return total;
 }
 
-static uint32
-pending_notifies(void)
-{
-	for (int i = 0; i < pending.ncounts; i++)
-	{
-		if (pending.counts[i].watcher == SLOT_CHANNELS)
-			return pending.counts[i].stored;
-	}
-	return 0;
-}
-
 /* Whether something was counted that is not stored. */
 static bool
 pending_needs_summary(void)
@@ -603,7 +592,7 @@ static void
 pending_note_lost(void)
 {
 	Store	   *store = &pending.store;
-	uint32		notifies = pending_notifies();
+	uint32		notifies = pending_count_of(SLOT_CHANNELS)->stored;
 
 	pending.lost = true;
 	if (notifies == 0)
@@ -770,7 +759,7 @@ pending_xact_callback(XactEvent event, void *arg pg_attribute_unused())
 		case XACT_EVENT_PRE_PREPARE:
 			if (pending_total() > 0 && IsLogicalWorker())
 				pending_lose();
-			else if (pending_notifies() > 0)
+			else if (pending_count_of(SLOT_CHANNELS)->stored > 0)
 				ereport(ERROR,
 						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						 errmsg("cannot PREPARE a transaction that has called ectowatch_notify()"),
