@@ -267,7 +267,10 @@ sub stop_sending
 $start = $node->safe_psql('postgres', 'SELECT ectowatch_position()');
 my $holder = stop_sending();
 $session->query_safe('SET synchronous_commit = local');
-$session->query_safe(q{SELECT ectowatch_notify('ew_3', 'early')});
+$session->query_safe(q{SELECT ectowatch_notify('ew_3', 'early'), ectowatch_notify('ew_4', '0x')});
+$session->query_safe(q{
+	SELECT ectowatch_notify('many_' || i, 'early') FROM generate_series(1, 3000) i;
+	SELECT ectowatch_notify('ew_8', 'early')});
 $session->query_safe(q{SELECT ectowatch_notify('ew_4', i || repeat('x', 7000)) FROM generate_series(1, 500) i}) foreach 1 .. 5;
 poll_query($node, 'postgres', 'SELECT queue_batches = 0 AND notify_skipped > 1 FROM ectowatch_stat');
 is( $node->safe_psql('postgres', qq{
@@ -280,11 +283,29 @@ $node->append_conf('postgresql.conf', "synchronous_standby_names = ''");
 $node->reload;
 finish_statement($holder);
 $holder->quit;
-my @overtaken = grep { /^[345] / } @{ heard(\$seen)->{ew} };
+my @overtaken = grep { /^[3458] / } @{ heard(\$seen)->{ew} };
+is(scalar(grep { /^8/ } @overtaken), 0, 'there were too many channels to tell all at once');
+$node->safe_psql('postgres', q{SELECT ectowatch_notify('ew_8', 'next')}) foreach 1, 2;
+is( join(' ', map { /^8 (?:\{"type":"(gap)",.*"reason":"overtaken"|(next))/ } @{ heard(\$seen)->{ew} }) =~ s/ +/ /gr,
+	'gap next next', 'the others are told with their next message');
 like($overtaken[0], qr/^3 \{"type":"gap",.*"changes":1,"reason":"overtaken"/, 'so is a listener');
 is(scalar(grep { /^3/ } @overtaken), 1, 'once');
 my ($skipped) = $overtaken[1] =~ /^4 \{"type":"gap",.*"changes":(\d+),"reason":"overtaken"/;
-is(scalar(grep { /^4 \d+x/ } @overtaken) + $skipped, 2500, 'what came and what is missing is all');
+is(scalar(grep { /^4 \d+x/ } @overtaken) + $skipped, 2501, 'what came and what is missing is all');
+
+# ---------- a batch whose temporary file cannot be read
+
+$start = $node->safe_psql('postgres', 'SELECT ectowatch_position()');
+kill 'STOP', $worker;
+$session->query_safe(q{SELECT ectowatch_notify('ew_9', i || repeat('x', 1000)) FROM generate_series(1, 100) i});
+truncate((spill_files($node))[0], 100);
+kill 'CONT', $worker;
+poll_query($node, 'postgres', qq{
+	SELECT count(*) = 1 FROM ectowatch_changes($start, '{ew_9}') WHERE type = 'gap' AND watcher IS NULL});
+$node->safe_psql('postgres', q{SELECT ectowatch_notify('ew_9', 'next')});
+my @unread = grep { /^9/ } @{ heard(\$seen)->{ew} };
+like($unread[0], qr/"type":"gap"/, 'its channels are told with their next message');
+is_deeply([ @unread[ 1 .. $#unread ] ], ['9 next'], 'once');
 
 # ---------- repetitions between what throttle holds back, which a new worker takes up
 
