@@ -314,6 +314,14 @@ CREATE VIEW ectowatch_watchers AS
                    AND t.tgparentid OPERATOR(pg_catalog.=) 0::oid
                    AND t.tgfoid OPERATOR(pg_catalog.=)
                        '@extschema@.ectowatch_capture'::pg_catalog.regproc
+                   -- bits of its events, TRIGGER_TYPE_*; 60 is all four
+                   AND (t.tgtype::integer OPERATOR(pg_catalog.&)
+                        CASE WHEN r.event OPERATOR(pg_catalog.=) 'inserted' THEN 4
+                             WHEN r.event OPERATOR(pg_catalog.=) 'deleted' THEN 8
+                             WHEN r.event OPERATOR(pg_catalog.=) 'updated' THEN 16
+                             WHEN r.event OPERATOR(pg_catalog.=) 'truncated' THEN 32
+                             ELSE 60
+                        END) OPERATOR(pg_catalog.<>) 0
                  ORDER BY t.oid) AS triggers,
            pg_catalog.pg_get_userbyid(c.relowner) AS owner,
            'LISTEN ' OPERATOR(pg_catalog.||)
