@@ -73,6 +73,16 @@ SELECT * FROM ectowatch_declare('mail', '[
     {"relation": "users", "event": "updated", "label": "mail_users"}
 ]', cleanup => true);
 
+-- and without it, if the table of that one is gone (as by DROP TABLE while the
+-- library was not loaded)
+BEGIN;
+UPDATE ectowatch_registry SET relation = 999999::oid::regclass WHERE name = 'mail_users';
+SELECT * FROM ectowatch_declare('mail', '[
+    {"relation": "packages", "event": "updated", "label": "mail_users"}
+]');
+SELECT watcher, relation FROM ectowatch_watchers WHERE application = 'mail';
+ROLLBACK;
+
 -- an application without watchers; nothing else goes with it
 SELECT * FROM ectowatch_declare('mail', '[]');
 SELECT * FROM ectowatch_declare('mail', '[]', cleanup => true);

@@ -170,6 +170,23 @@ find_extra(List *list, const char *application)
 }
 
 /*
+ * Whether a watcher of the list has taken the name of an extra one.  It does so
+ * without cleanup, too, if the table of that one is gone: see watch_put().
+ */
+static bool
+is_superseded(const WatcherDef *def, List *list)
+{
+	ListCell   *lc;
+
+	foreach(lc, list)
+	{
+		if (strcmp(((WatcherDef *) lfirst(lc))->name, def->name) == 0)
+			return true;
+	}
+	return false;
+}
+
+/*
  * Somebody else may have declared a watcher under the application's name, of a
  * table of his own.
  */
@@ -281,7 +298,8 @@ ectowatch_declare(PG_FUNCTION_ARGS)
 
 	foreach(lc, extra)
 		put_row(rsinfo, lfirst(lc),
-				list_member_ptr(removed, lfirst(lc)) ? "removed" : "extra");
+				list_member_ptr(removed, lfirst(lc)) ||
+				is_superseded(lfirst(lc), list) ? "removed" : "extra");
 	error_context_stack = callback.previous;
 
 	watch_require_slot();
