@@ -18,7 +18,9 @@
  *							Waking a process that has inherited the number is
  *							harmless.
  *	wanted					set by anyone, once; cleared with the slot
- *	workers_seen			counted by workers, read by the launcher
+ *	workers_seen			counted by workers, read by the launcher, where an
+ *							old value does no harm, and others; cleared with the
+ *							slot
  *	progress, watchers		stored by the worker, read by all
  *	channel_holders, classes
  *							see "channels" below
@@ -222,6 +224,7 @@ slot_claim(Slot *slot, Oid database)
 	pg_atomic_init_u64(&slot->lost_added, 0);
 	pg_atomic_init_u64(&slot->lost_told, 0);
 	pg_atomic_init_u32(&slot->wanted, 0);
+	pg_atomic_init_u32(&slot->workers_seen, 0);
 	queue_init(slot_queue(slot), slot_queue_bytes(), slot_nbatches());
 	ring_init(slot_ring(slot), slot_ring_bytes());
 	subscription_shmem_claim(slot_subscriptions(slot),

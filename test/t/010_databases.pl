@@ -119,6 +119,8 @@ worker_pid($node, 'third');
 delivers('third', 'the place of a dropped database');
 is( $node->safe_psql('third', 'SELECT changes, lost, batches FROM ectowatch_stat'),
 	'1|0|1', 'nothing of the former one is there');
+is( $node->safe_psql('third', 'SELECT workers_seen FROM ectowatch_stat_library_get()'),
+	1, 'nor are its workers counted, or ectowatch_check() would say that this one has ended');
 is(as_role('postgres', 'DROP DATABASE third WITH (FORCE)'), '', 'DROP DATABASE WITH (FORCE)');
 
 # many times: no place is lost
