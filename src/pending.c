@@ -625,6 +625,7 @@ pending_release_channels(bool lost)
 						  pending.channels_lost[i]);
 		slot_release_channel(pending.slot, SLOT_CHANNEL + i);
 	}
+	pending.channels_lost = NULL;	/* not twice */
 }
 
 static void
@@ -636,7 +637,9 @@ pending_pre_commit(void)
 
 	if (pending_needs_summary())
 		pending_summarize();
-	if (pending.nchanges == 0)
+
+	/* nothing, unless the file failed before summaries could be made */
+	if (pending.nchanges == 0 && !(store->failed && pending_total() > 0))
 		return;
 
 	pending.slot = slot_attach();

@@ -174,6 +174,17 @@ came(
 	'without a file',
 	'users_changed gap queue_full' => 19000,
 	'roles_inserted gap queue_full' => 50);
+
+# nor are there summaries of what could not be kept
+$node->safe_psql('postgres',
+	q{SELECT ectowatch_alter('users_changed', bulk_threshold => 18999)});
+begin();
+$session->query_safe('UPDATE users SET v = 10');
+poll_query($node, 'postgres', 'SELECT lost = 38050 FROM ectowatch_stat');
+came('without a file, and more than the threshold',
+	'users_changed gap queue_full' => 19000);
+$node->safe_psql('postgres',
+	q{SELECT ectowatch_alter('users_changed', bulk_threshold => 0)});
 unlink $tmp or BAIL_OUT("could not remove $tmp: $!");
 
 # a file vanishes before the worker gets to it
