@@ -280,6 +280,9 @@ reader_compare(Reader *reader)
 	evicted = ring_evicted_position(reader->ring);
 	if (evicted <= reader->after)
 		return true;
+
+	/* what is known by watcher and class was stored before that */
+	pg_read_barrier();
 	if (reader->names == NIL)
 		reader_add_gap(reader, NULL, reader->after + 1, evicted,
 					   evicted - reader->after, "overtaken");

@@ -231,6 +231,9 @@ ring_make_room(RingWriter *writer, uint64 end)
 		stream_read(ring, oldest, &record, sizeof(record));
 		if (writer->evict)
 			writer->evict(&record, oldest, writer->evict_arg);
+
+		/* who sees the position sees what the callback has stored */
+		pg_write_barrier();
 		raise_u64(&ring->evicted_position, record.position);
 		raise_u64(&ring->evicted_horizon, record.horizon);
 		if (record.xid == 0)
