@@ -130,8 +130,8 @@ add_gap(Slot *slot, SlotWatcher *watcher, uint64 from, uint64 to,
 }
 
 /*
- * Notes a gap to be told with the next message to a channel of the class, or
- * of all classes.
+ * Notes a gap to be told with the next message to each channel of the class, or
+ * of all classes.  Doing so again, after a failure, tells it again at worst.
  */
 static void
 add_class_gap(Slot *slot, SlotChannelClass *class, const RingRecord *record)
@@ -145,6 +145,10 @@ add_class_gap(Slot *slot, SlotChannelClass *class, const RingRecord *record)
 	if (class->gap_to == 0 || from < class->gap_from)
 		class->gap_from = from;
 	class->gap_to = Max(class->gap_to, record->position);
+
+	/* who has been told has been told of less */
+	class->gap_told = 0;
+	class->gap_attempted = 0;
 }
 
 /* The same for a change of a channel, or a gap of all. */
@@ -436,14 +440,19 @@ deliver_notify(Delivery *delivery)
 	Message    *message = &delivery->message;
 	char		channel[NAMEDATALEN];
 	SlotChannelClass *class;
+	uint64		bit;
 
 	if (delivery->restoring)
 		return;
 	change_copy_name(change, channel);
 	class = slot_channel_class(delivery->slot, channel);
-	if (class->gap_to > 0 && class->gap_attempt != delivery->attempt)
+	bit = slot_channel_bit(channel);
+	if (class->gap_attempt != delivery->attempt)
+		class->gap_attempted = 0;
+	if (class->gap_to > 0 && !((class->gap_told | class->gap_attempted) & bit))
 	{
 		class->gap_attempt = delivery->attempt;
+		class->gap_attempted |= bit;
 		delivery->classes_told = lappend(delivery->classes_told, class);
 		send_gap(delivery, channel, change->watcher, DELIVERY_EACH, false,
 				 class->gap_from, class->gap_to, 0, "overtaken");
@@ -674,7 +683,13 @@ note_done(Delivery *delivery, const RingCursor *cursor, bool sent)
 	foreach(lc, delivery->crash_told)
 		((SlotWatcher *) lfirst(lc))->gap_told = true;
 	foreach(lc, delivery->classes_told)
-		((SlotChannelClass *) lfirst(lc))->gap_to = 0;
+	{
+		SlotChannelClass *class = lfirst(lc);
+
+		class->gap_told |= class->gap_attempted;
+		if (class->gap_told == PG_UINT64_MAX)
+			class->gap_to = 0;
+	}
 	if (delivery->record.position > 0)
 		pg_atomic_write_u64(&progress->notify_position,
 							delivery->record.position);

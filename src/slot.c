@@ -346,7 +346,10 @@ slot_entry(Slot *slot, uint32 number)
  *		SLOT_CHANNELS, and becomes a gap without a name, which is for readers
  *		of any channel, and is told to listeners of any with its next message;
  *	  - what the ring drops is noted for the channel's class, and is told with
- *		the next message to one of that class.
+ *		the next message to each of that class.  Who was told is kept as one of 64
+ *		bits, by the same hash; so of two channels with class and bit in common
+ *		only the first to get a message is told.  What is noted later takes all
+ *		bits back, those of the transaction in hand too.
  *
  * 2. Whether the ring has dropped changes that a reader asks for.  That is known
  *	  of classes.  A reader may so be told of a gap that is another channel's, but
@@ -428,6 +431,12 @@ SlotChannelClass *
 slot_channel_class(Slot *slot, const char *name)
 {
 	return &slot->classes[name_hash(name) % SLOT_CHANNEL_CLASSES];
+}
+
+uint64
+slot_channel_bit(const char *name)
+{
+	return UINT64CONST(1) << (name_hash(name) / SLOT_CHANNEL_CLASSES % 64);
 }
 
 SlotChannelClass *

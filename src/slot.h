@@ -85,10 +85,12 @@ typedef struct SlotChannelClass
 	pg_atomic_uint64 evicted_position;	/* of the newest that is no longer
 										 * there; read by all */
 
-	/* a gap to be told with the next message to one of them */
+	/* worker's: a gap to be told with the next message to each of them */
 	uint64		gap_from;
 	uint64		gap_to;			/* 0: none */
-	uint64		gap_attempt;	/* it is, if this transaction commits */
+	uint64		gap_told;		/* to whom it was, by slot_channel_bit(), */
+	uint64		gap_attempt;	/* and by this transaction, */
+	uint64		gap_attempted;	/* to whom, if it commits */
 } SlotChannelClass;
 
 /*
@@ -166,8 +168,12 @@ extern SlotWatcher *slot_entry(Slot *slot, uint32 number);
 extern uint32 slot_hold_channel(Slot *slot, const char *name);
 extern void slot_release_channel(Slot *slot, uint32 id);
 
-/* The class of a channel; and all of them, by number. */
+/*
+ * The class of a channel, and a bit that tells it from most others there; and
+ * all classes, by number.
+ */
 extern SlotChannelClass *slot_channel_class(Slot *slot, const char *name);
+extern uint64 slot_channel_bit(const char *name);
 extern SlotChannelClass *slot_class(Slot *slot, uint32 number);
 
 /* Notes that there are changes of channels, and tells. */

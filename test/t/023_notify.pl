@@ -297,15 +297,35 @@ is(scalar(grep { /^4 \d+x/ } @overtaken) + $skipped, 2501, 'what came and what i
 
 $start = $node->safe_psql('postgres', 'SELECT ectowatch_position()');
 kill 'STOP', $worker;
+$session->query_safe(q{SELECT ectowatch_notify('ew_10', 'before')});
 $session->query_safe(q{SELECT ectowatch_notify('ew_9', i || repeat('x', 1000)) FROM generate_series(1, 100) i});
 truncate((spill_files($node))[0], 100);
 kill 'CONT', $worker;
 poll_query($node, 'postgres', qq{
 	SELECT count(*) = 1 FROM ectowatch_changes($start, '{ew_9}') WHERE type = 'gap' AND watcher IS NULL});
-$node->safe_psql('postgres', q{SELECT ectowatch_notify('ew_9', 'next')});
-my @unread = grep { /^9/ } @{ heard(\$seen)->{ew} };
+$node->safe_psql('postgres', q{SELECT ectowatch_notify('ew_9', 'next'), ectowatch_notify('ew_10', 'next')});
+my @heard = @{ heard(\$seen)->{ew} };
+my @unread = grep { /^9/ } @heard;
 like($unread[0], qr/"type":"gap"/, 'its channels are told with their next message');
 is_deeply([ @unread[ 1 .. $#unread ] ], ['9 next'], 'once');
+
+# ew_10 was still to be told of what had been lost above, and was in the same
+# transaction of the worker in which the file turned out to be unreadable
+is( join(' ', map { /^10 (?:\{"type":"(gap)"|(\w+))/ } @heard) =~ s/ +/ /gr,
+	'gap before gap next', 'what is lost behind a gap is told, too');
+
+# two channels of one class, which slot.c finds by the same hash
+my @pair = split /\|/, $node->safe_psql('postgres', q{
+	SELECT a.name, b.name
+	FROM (SELECT 'p' || i, hashtext('p' || i) FROM generate_series(1, 500) i) a (name, hash),
+		(SELECT 'p' || i, hashtext('p' || i) FROM generate_series(1, 500) i) b (name, hash)
+	WHERE a.hash & 4095 = b.hash & 4095 AND (a.hash >> 12) & 63 < (b.hash >> 12) & 63
+	ORDER BY 1, 2 LIMIT 1});
+my $both = start_listen($node, 'postgres', [], @pair);
+$node->safe_psql('postgres', "SELECT ectowatch_notify('$_', 'next')") foreach (@pair) x 2;
+is( join(' ', map { /(gap|next)/ } $both->wait_for_lines(6)),
+	'gap next gap next next next', 'each of a class is told, once');
+$both->stop;
 
 # ---------- repetitions between what throttle holds back, which a new worker takes up
 
