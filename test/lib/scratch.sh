@@ -17,7 +17,9 @@
 #	start_cluster NAME [SETTING...], stop_cluster NAME
 #		a throwaway cluster, which the PG* variables then point to
 #
-# What it writes to $scratch/output is copied to the file $OUT, if that is set.
+# What it writes to $scratch/output, a file or a directory, is copied to $OUT, if
+# that is set.  A script that needs more programs than tests do names them before,
+# with their packages, in wanted_programs: PROGRAM:PACKAGE.
 #
 # Copyright (c) 2026, the ectowatch authors
 
@@ -46,6 +48,11 @@ missing_packages()
 		echo "postgresql-server-dev-$server_version libpq-dev"
 	[ -x "$("$PG_CONFIG" --bindir 2>/dev/null)/postgres" ] ||
 		echo "postgresql-$server_version"
+
+	local wanted
+	for wanted in ${wanted_programs[@]+"${wanted_programs[@]}"}; do
+		command -v "${wanted%%:*}" >/dev/null || echo "${wanted#*:}"
+	done
 }
 
 # The caller's choice, else that of our version, else the one in PATH; absolute,
@@ -190,7 +197,10 @@ enter_scratch()
 	local inner=$!
 	trap 'kill -TERM -- "-$inner" 2>/dev/null; wait "$inner"; exit 130' INT TERM HUP
 	wait "$inner" || status=$?
-	if [ -n "$output" ] && [ -e "$scratch/output" ]; then
+	if [ -n "$output" ] && [ -d "$scratch/output" ]; then
+		mkdir -p "$output"
+		cp "$scratch/output"/* "$output"
+	elif [ -n "$output" ] && [ -e "$scratch/output" ]; then
 		cp "$scratch/output" "$output"
 	fi
 	exit "$status"

@@ -1,0 +1,167 @@
+# lib.sh
+#	What the scenarios are made of.  Sourced by bench/run.
+#
+# A scenario is a file in bench/scenarios.  It sets "variants", the names of what
+# is compared, and maybe "settings", lines of postgresql.conf; and it defines
+#
+#	prepare				once, in a new cluster: creates tables
+#	measure VARIANT		one measurement of one variant, which calls record
+#
+# and maybe "before_round", called with each round before its measurements, and
+# "finish", at the end.
+#
+# Of a variant there is a table bench_VARIANT, which create_table makes, with
+# what variants/VARIANT.sql adds to it.
+#
+# Copyright (c) 2026, the ectowatch authors
+
+clients_dir=bench/clients
+
+# psql, without anything but what was asked for
+query()
+{
+	psql -XqAt -v ON_ERROR_STOP=1 "$@"
+}
+
+# ----- results -----
+
+# record CASE VARIANT VALUE UNIT: a measured value of this round
+record()
+{
+	[[ $3 =~ ^-?[0-9]+(\.[0-9]+)?$ ]] || die "$scenario, $1, $2: \"$3\" is no number"
+	printf '%s: %s\t%s\t%s\t%s\t%s\n' "$scenario" "$1" "$2" "$round" "$3" "$4" >>"$values"
+}
+
+calculate()				# EXPRESSION of awk
+{
+	awk "BEGIN { printf \"%.6f\", $1 }"
+}
+
+# ----- tables -----
+
+# create_table VARIANT ROWS [PERSISTENCE]: table bench_VARIANT with ids from 1 on
+create_table()
+{
+	query -o /dev/null -v table="bench_$1" -v rows="$2" -v persistence="${3:-}" \
+		-v channel="$(channel "$1")" -f bench/table.sql -f "bench/variants/$1.sql"
+}
+
+# Every measurement finds a table without dead rows, and no checkpoint due.
+settle()					# VARIANT
+{
+	query -c "VACUUM bench_$1" -c CHECKPOINT
+}
+
+# ----- who is told -----
+
+# The channel of a variant's messages; empty if it sends none.
+channel()
+{
+	case $1 in
+		plpgsql | tcn) echo "bench_$1" ;;
+		ectowatch) echo "bench_$1_changed" ;;
+	esac
+}
+
+# Starts a client and waits until it is ready; sets "started", its pid.
+start_client()				# OUTPUT COMMAND...
+{
+	local output=$1
+	shift
+
+	"$@" >"$output" &
+	started=$!
+	until grep -qx ready "$output"; do
+		kill -0 "$started" 2>/dev/null || die "a client ended: $*"
+		sleep 0.02
+	done
+}
+
+# Starts what hears the messages of a variant, if it sends any: one session, or
+# as many as given.
+start_listening()			# VARIANT [SESSIONS]
+{
+	listener=
+	case $1 in
+		plpgsql | tcn | ectowatch)
+			start_client "$scratch/tmp/heard" "$clients_dir/hear" --sessions "${2:-1}" \
+				--until bench_end --timeout "$patience" "" \
+				"LISTEN $(channel "$1")" "LISTEN bench_end"
+			listener=$started
+			;;
+		pgq)
+			start_client "$scratch/tmp/heard" "$clients_dir/pgq_consumer" "" "$patience"
+			listener=$started
+			;;
+	esac
+}
+
+# Waits until all was heard, and checks that it is what was committed.  Sets
+# "heard_seconds", the time from the first to the last message.
+end_listening()			# VARIANT CHANGES
+{
+	local least greatest
+
+	heard_seconds=
+	[ -n "$listener" ] || return 0
+	case $1 in
+		plpgsql | tcn) query -o /dev/null -c "SELECT pg_notify('bench_end', 'end')" ;;
+		ectowatch) query -o /dev/null -c "SELECT ectowatch_notify('bench_end', 'end')" ;;
+		pgq) query -o /dev/null -c "SELECT pgq.insert_event('bench', 'end', '')" ;;
+	esac
+	wait "$listener" || die "$scenario, $1: the listening client failed"
+	listener=
+	read -r least greatest heard_seconds < <(tail -n 1 "$scratch/tmp/heard")
+	[ "$least" = "$2" ] && [ "$greatest" = "$2" ] ||
+		die "$scenario, $1: $2 changes were committed, $least to $greatest were heard"
+}
+
+# Ends a client that would not end by itself; what it printed last is in its output.
+stop_client()				# PID
+{
+	kill -TERM "$1"
+	wait "$1" || die "$scenario: a client failed"
+}
+
+# ----- who writes -----
+
+# Runs pgbench for the time of this run; sets "tps" and "transactions".
+run_pgbench()				# CLIENTS SCRIPT [OPTION...]
+{
+	local clients=$1 script=$2 output=$scratch/tmp/pgbench threads
+	shift 2
+
+	threads=$((clients < processors ? clients : processors))
+	${pinned:+taskset -c "$pinned"} pgbench -n -M prepared -c "$clients" -j "$threads" \
+		-T "$duration" -f "$script" "$@" >"$output" 2>&1 ||
+		{ cat "$output"; die "pgbench failed"; }
+	tps=$(sed -n 's/^tps = \([0-9.]*\).*/\1/p' "$output")
+	transactions=$(sed -n 's/^number of transactions actually processed: \([0-9]*\).*/\1/p' "$output")
+}
+
+# Updates of single rows of a variant's table by CLIENTS sessions, heard by one.
+update_rows()				# VARIANT CLIENTS
+{
+	printf '%s\n' "\\set id random(1, $rows)" \
+		"UPDATE bench_$1 SET n = n + 1 WHERE id = :id;" >"$scratch/tmp/update.sql"
+	run_pgbench "$2" "$scratch/tmp/update.sql"
+}
+
+# ----- what it costs otherwise -----
+
+worker_pid()
+{
+	query -c "SELECT pid FROM pg_stat_activity WHERE backend_type = 'ectowatch worker'"
+}
+
+# Seconds of processor time of a process so far.
+processor_seconds()			# PID
+{
+	awk -v hz="$(getconf CLK_TCK)" '{ sub(/.*\) /, ""); printf "%.2f", ($12 + $13) / hz }' "/proc/$1/stat"
+}
+
+# A line of /proc/PID/status, without its unit.
+process_status()			# PID NAME
+{
+	awk -v name="$2:" '$1 == name { print $2 }' "/proc/$1/status"
+}

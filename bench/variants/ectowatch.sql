@@ -1,0 +1,2 @@
+-- A watcher of everything, with a message per change.
+SELECT ectowatch_watch(:'table', 'changed', extra_columns => '{n}');

@@ -1,0 +1,1 @@
+-- No trigger: what there is to reach.
