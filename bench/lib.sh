@@ -37,6 +37,11 @@ calculate()				# EXPRESSION of awk
 	awk "BEGIN { printf \"%.6f\", $1 }"
 }
 
+commas()					# NUMBER
+{
+	sed -E ':again; s/^([0-9]+)([0-9]{3})/\1,\2/; t again' <<<"$1"
+}
+
 # ----- tables -----
 
 # create_table VARIANT ROWS [PERSISTENCE]: table bench_VARIANT with ids from 1 on
@@ -58,7 +63,7 @@ settle()					# VARIANT
 channel()
 {
 	case $1 in
-		plpgsql | tcn) echo "bench_$1" ;;
+		raw | plpgsql | tcn | ectowatch-notify) echo "bench_$1" ;;
 		ectowatch) echo "bench_$1_changed" ;;
 	esac
 }
@@ -69,6 +74,8 @@ start_client()				# OUTPUT COMMAND...
 	local output=$1
 	shift
 
+	# not what an earlier client said
+	: >"$output"
 	"$@" >"$output" &
 	started=$!
 	until grep -qx ready "$output"; do
@@ -83,10 +90,10 @@ start_listening()			# VARIANT [SESSIONS]
 {
 	listener=
 	case $1 in
-		plpgsql | tcn | ectowatch)
+		raw | plpgsql | tcn | ectowatch*)
 			start_client "$scratch/tmp/heard" "$clients_dir/hear" --sessions "${2:-1}" \
 				--until bench_end --timeout "$patience" "" \
-				"LISTEN $(channel "$1")" "LISTEN bench_end"
+				"LISTEN \"$(channel "$1")\"" "LISTEN bench_end"
 			listener=$started
 			;;
 		pgq)
@@ -105,8 +112,8 @@ end_listening()			# VARIANT CHANGES
 	heard_seconds=
 	[ -n "$listener" ] || return 0
 	case $1 in
-		plpgsql | tcn) query -o /dev/null -c "SELECT pg_notify('bench_end', 'end')" ;;
-		ectowatch) query -o /dev/null -c "SELECT ectowatch_notify('bench_end', 'end')" ;;
+		raw | plpgsql | tcn) query -o /dev/null -c "SELECT pg_notify('bench_end', 'end')" ;;
+		ectowatch*) query -o /dev/null -c "SELECT ectowatch_notify('bench_end', 'end')" ;;
 		pgq) query -o /dev/null -c "SELECT pgq.insert_event('bench', 'end', '')" ;;
 	esac
 	wait "$listener" || die "$scenario, $1: the listening client failed"
@@ -125,15 +132,17 @@ stop_client()				# PID
 
 # ----- who writes -----
 
-# Runs pgbench for the time of this run; sets "tps" and "transactions".
+# Runs pgbench for the time of this run, unless an option -t says how often;
+# sets "tps" and "transactions".
 run_pgbench()				# CLIENTS SCRIPT [OPTION...]
 {
-	local clients=$1 script=$2 output=$scratch/tmp/pgbench threads
+	local clients=$1 script=$2 output=$scratch/tmp/pgbench threads length="-T $duration"
 	shift 2
+	[[ " $* " != *" -t "* ]] || length=
 
 	threads=$((clients < processors ? clients : processors))
 	${pinned:+taskset -c "$pinned"} pgbench -n -M prepared -c "$clients" -j "$threads" \
-		-T "$duration" -f "$script" "$@" >"$output" 2>&1 ||
+		$length -f "$script" "$@" >"$output" 2>&1 ||
 		{ cat "$output"; die "pgbench failed"; }
 	tps=$(sed -n 's/^tps = \([0-9.]*\).*/\1/p' "$output")
 	transactions=$(sed -n 's/^number of transactions actually processed: \([0-9]*\).*/\1/p' "$output")

@@ -70,7 +70,7 @@ measure()
 	local size table=bench_$1 of
 
 	for size in $bulk_rows; do
-		of="of $size rows"
+		of="of $(commas "$size") rows"
 		measure_statement "$1" "UPDATE $of" "$size" \
 			"UPDATE $table SET n = n + 1 WHERE id <= $size"
 		measure_statement "$1" "INSERT ... SELECT $of" "$size" \
