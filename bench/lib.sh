@@ -7,11 +7,11 @@
 #	prepare				once, in a new cluster: creates tables
 #	measure VARIANT		one measurement of one variant, which calls record
 #
-# and maybe "before_round", called with each round before its measurements, and
-# "finish", at the end.
+# and maybe "before_round" and "after_round", called around the measurements of
+# each round, and "finish", at the end.
 #
-# Of a variant there is a table bench_VARIANT, which create_table makes, with
-# what variants/VARIANT.sql adds to it.
+# Of a variant there is a table, which create_table makes, with what
+# variants/VARIANT.sql adds to it.
 #
 # Copyright (c) 2026, the ectowatch authors
 
@@ -44,17 +44,22 @@ commas()					# NUMBER
 
 # ----- tables -----
 
-# create_table VARIANT ROWS [PERSISTENCE]: table bench_VARIANT with ids from 1 on
+table()						# VARIANT
+{
+	echo "bench_${1//-/_}"
+}
+
+# create_table VARIANT ROWS [PERSISTENCE]: its table, with ids from 1 on
 create_table()
 {
-	query -o /dev/null -v table="bench_$1" -v rows="$2" -v persistence="${3:-}" \
+	query -o /dev/null -v table="$(table "$1")" -v rows="$2" -v persistence="${3:-}" \
 		-v channel="$(channel "$1")" -f bench/table.sql -f "bench/variants/$1.sql"
 }
 
 # Every measurement finds a table without dead rows, and no checkpoint due.
 settle()					# VARIANT
 {
-	query -c "VACUUM bench_$1" -c CHECKPOINT
+	query -c "VACUUM $(table "$1")" -c CHECKPOINT
 }
 
 # ----- who is told -----
@@ -123,6 +128,26 @@ end_listening()			# VARIANT CHANGES
 		die "$scenario, $1: $2 changes were committed, $least to $greatest were heard"
 }
 
+# Where nobody listens, the statistics have the count: start_counting,
+# end_counting CHANGES, which waits until the worker has seen all.
+start_counting()
+{
+	counted_before=$(query -c "SELECT changes FROM ectowatch_stat")
+}
+
+end_counting()
+{
+	local i changes
+
+	for ((i = 0; i < patience * 20; i++)); do
+		changes=$(($(query -c "SELECT changes FROM ectowatch_stat") - counted_before))
+		[ "$changes" -lt "$1" ] || break
+		sleep 0.05
+	done
+	[ "$changes" = "$1" ] || die "$scenario: $1 changes were committed, $changes were counted"
+	[ "$(query -c "SELECT lost FROM ectowatch_stat")" = 0 ] || die "$scenario: changes were lost"
+}
+
 # Ends a client that would not end by itself; what it printed last is in its output.
 stop_client()				# PID
 {
@@ -152,7 +177,7 @@ run_pgbench()				# CLIENTS SCRIPT [OPTION...]
 update_rows()				# VARIANT CLIENTS
 {
 	printf '%s\n' "\\set id random(1, $rows)" \
-		"UPDATE bench_$1 SET n = n + 1 WHERE id = :id;" >"$scratch/tmp/update.sql"
+		"UPDATE $(table "$1") SET n = n + 1 WHERE id = :id;" >"$scratch/tmp/update.sql"
 	run_pgbench "$2" "$scratch/tmp/update.sql"
 }
 
@@ -163,14 +188,23 @@ worker_pid()
 	query -c "SELECT pid FROM pg_stat_activity WHERE backend_type = 'ectowatch worker'"
 }
 
+# It is connected to no database, and so in no view.
+launcher_pid()
+{
+	local pid postmaster
+
+	postmaster=$(head -n 1 "$scratch/$scenario.data/postmaster.pid")
+	for pid in $(cat "/proc/$postmaster/task/$postmaster/children"); do
+		if grep -q "ectowatch launcher" "/proc/$pid/cmdline"; then
+			echo "$pid"
+			return 0
+		fi
+	done
+	die "there is no launcher"
+}
+
 # Seconds of processor time of a process so far.
 processor_seconds()			# PID
 {
 	awk -v hz="$(getconf CLK_TCK)" '{ sub(/.*\) /, ""); printf "%.2f", ($12 + $13) / hz }' "/proc/$1/stat"
-}
-
-# A line of /proc/PID/status, without its unit.
-process_status()			# PID NAME
-{
-	awk -v name="$2:" '$1 == name { print $2 }' "/proc/$1/status"
 }

@@ -1,0 +1,74 @@
+# contention: 64 clients that commit tiny transactions, with neither WAL of the
+# table nor fsync to hide behind.  Target 8.
+#
+# What a transaction costs beyond one with the empty trigger is found by
+# difference: processors * (1 / TPS - 1 / TPS of empty), as all processors are
+# busy.  That is all that happens on the machine: hand-over, worker and, except
+# with delivery none, NOTIFY.  "worker" is its part, from the processor time it
+# took.  A profile of the backends, if perf may make one, is kept beside the
+# results, in contention.profile.
+
+variants=(none empty ectowatch ectowatch-none)
+declare -A tps_of
+
+prepare()
+{
+	local variant
+
+	for variant in "${variants[@]}"; do
+		create_table "$variant" "$rows" UNLOGGED
+	done
+}
+
+measure()
+{
+	local case="64 clients, unlogged" pid before
+
+	settle "$1"
+	pid=$(worker_pid)
+	start_counting
+	before=$(processor_seconds "$pid")
+	PGOPTIONS="-c synchronous_commit=off" update_rows "$1" 64
+	tps_of[$1]=$tps
+	record "$case" "$1" "$tps" tps
+	case $1 in
+		ectowatch*)
+			end_counting "$transactions"
+			record "worker, $case" "$1" \
+				"$(calculate "($(processor_seconds "$pid") - $before) / $transactions * 1e6")" "µs of a processor per transaction"
+			;;
+	esac
+}
+
+after_round()
+{
+	local variant
+
+	for variant in ectowatch ectowatch-none; do
+		record "beyond empty, 64 clients, unlogged" "$variant" \
+			"$(calculate "$processors * 1e6 * (1 / ${tps_of[$variant]} - 1 / ${tps_of[empty]})")" "µs of a processor per transaction"
+	done
+}
+
+finish()
+{
+	local profiler pids profile=$scratch/output/contention.profile
+
+	if ! command -v perf >/dev/null; then
+		echo "there is no perf" >"$profile"
+		return 0
+	fi
+	PGAPPNAME=writer PGOPTIONS="-c synchronous_commit=off" update_rows ectowatch 64 &
+	profiler=$!
+	until pids=$(query -c "SELECT string_agg(pid::text, ',') FROM pg_stat_activity
+				WHERE application_name = 'writer' HAVING count(*) = 64") && [ -n "$pids" ]; do
+		kill -0 $profiler 2>/dev/null || break
+	done
+	if perf record -q -e cpu-clock:u -F 997 -p "$pids" -o "$scratch/tmp/perf.data" >"$scratch/tmp/perf.log" 2>&1; then
+		perf report -i "$scratch/tmp/perf.data" --stdio --sort dso,symbol 2>/dev/null |
+			awk 'NF && n++ < 60' >"$profile"
+	else
+		{ echo "perf may not:"; cat "$scratch/tmp/perf.log"; } >"$profile"
+	fi
+	wait $profiler
+}

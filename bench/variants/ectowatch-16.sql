@@ -1,0 +1,3 @@
+-- 16 watchers of everything.
+SELECT ectowatch_watch(:'table', 'changed', label => 'bench_16' || chr(96 + i), extra_columns => '{n}')
+FROM generate_series(1, 16) AS i;
