@@ -5,8 +5,9 @@
 # difference: processors * (1 / TPS - 1 / TPS of empty), as all processors are
 # busy.  That is all that happens on the machine: hand-over, worker and, except
 # with delivery none, NOTIFY.  "worker" is its part, from the processor time it
-# took.  A profile of the backends, if perf may make one, is kept beside the
-# results, in contention.profile.
+# took.  A profile of some of the backends (an ordinary user's perf may lock only
+# so much memory), if perf may make one, is kept beside the results, in
+# contention.profile.
 
 variants=(none empty ectowatch ectowatch-none)
 declare -A tps_of
@@ -52,23 +53,24 @@ after_round()
 
 finish()
 {
-	local profiler pids profile=$scratch/output/contention.profile
+	local writer pids profile=$scratch/output/contention.profile
 
 	if ! command -v perf >/dev/null; then
 		echo "there is no perf" >"$profile"
 		return 0
 	fi
 	PGAPPNAME=writer PGOPTIONS="-c synchronous_commit=off" update_rows ectowatch 64 &
-	profiler=$!
-	until pids=$(query -c "SELECT string_agg(pid::text, ',') FROM pg_stat_activity
-				WHERE application_name = 'writer' HAVING count(*) = 64") && [ -n "$pids" ]; do
-		kill -0 $profiler 2>/dev/null || break
+	writer=$!
+	until pids=$(query -c "SELECT string_agg(pid::text, ',' ORDER BY pid) FILTER (WHERE n <= 16)
+				FROM (SELECT pid, row_number() OVER (ORDER BY pid) AS n FROM pg_stat_activity
+					WHERE application_name = 'writer') s HAVING count(*) = 64") && [ -n "$pids" ]; do
+		kill -0 $writer 2>/dev/null || break
 	done
-	if perf record -q -e cpu-clock:u -F 997 -p "$pids" -o "$scratch/tmp/perf.data" >"$scratch/tmp/perf.log" 2>&1; then
+	if perf record -m 1 -e cpu-clock -F 4999 -p "$pids" -o "$scratch/tmp/perf.data" >"$scratch/tmp/perf.log" 2>&1; then
 		perf report -i "$scratch/tmp/perf.data" --stdio --sort dso,symbol 2>/dev/null |
 			awk 'NF && n++ < 60' >"$profile"
 	else
 		{ echo "perf may not:"; cat "$scratch/tmp/perf.log"; } >"$profile"
 	fi
-	wait $profiler
+	wait $writer
 }
