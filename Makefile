@@ -3,7 +3,7 @@
 # make, make install	the ordinary way, by PGXS
 # make test		all tests, on throwaway servers: see test/run
 # make demo		a real client beside a real load: see demo/run
-# make bench		what watching costs: see bench/run
+# make bench		what watching costs, beside its peers: see bench/run
 #
 # WERROR=1 makes warnings errors; WAIT_POINTS=1 builds in the wait points of
 # tests (make clean in between).  VPATH builds work from paths without a space.

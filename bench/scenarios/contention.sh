@@ -5,7 +5,8 @@
 # difference: processors * (1 / TPS - 1 / TPS of empty), as all processors are
 # busy.  That is all that happens on the machine: hand-over, worker and, except
 # with delivery none, NOTIFY.  "worker" is its part, from the processor time it
-# took.  A profile of some of the backends (an ordinary user's perf may lock only
+# took.  "Queue alone" is hand-over without a server: see clients/queue_alone.c.
+# A profile of some of the backends (an ordinary user's perf may lock only
 # so much memory), if perf may make one, is kept beside the results, in
 # contention.profile.
 
@@ -43,11 +44,17 @@ measure()
 
 after_round()
 {
-	local variant
+	local variant writers rate nanoseconds
 
 	for variant in ectowatch ectowatch-none; do
 		record "beyond empty, 64 clients, unlogged" "$variant" \
 			"$(calculate "$processors * 1e6 * (1 / ${tps_of[$variant]} - 1 / ${tps_of[empty]})")" "µs of a processor per transaction"
+	done
+	for writers in 1 2 16 64; do
+		"$clients_dir/queue_alone" "$writers" "$duration" >"$scratch/tmp/queue" || die "queue_alone failed"
+		read -r rate nanoseconds <"$scratch/tmp/queue"
+		record "queue alone, writers: $writers" ectowatch "$nanoseconds" "ns of a processor per batch"
+		record "queue alone, rate, writers: $writers" ectowatch "$rate" "batches/s"
 	done
 }
 
