@@ -22,7 +22,7 @@ prepare()
 {
 	create_table plpgsql "$rows"
 	create_table ectowatch "$rows"
-	query <<-'END'
+	query <<-'SQL'
 		CREATE FUNCTION read_ring(start bigint, total bigint, batch int, times int)
 		RETURNS float8 LANGUAGE plpgsql AS $$
 		DECLARE
@@ -52,7 +52,7 @@ prepare()
 			END LOOP;
 			RETURN times * total / extract(epoch FROM clock_timestamp() - began);
 		END $$;
-	END
+	SQL
 }
 
 write_script()				# VARIANT
