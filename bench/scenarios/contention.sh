@@ -51,7 +51,7 @@ after_round()
 			"$(calculate "$processors * 1e6 * (1 / ${tps_of[$variant]} - 1 / ${tps_of[empty]})")" "µs of a processor per transaction"
 	done
 	for writers in 1 2 16 64; do
-		"$clients_dir/queue_alone" "$writers" "$duration" >"$scratch/tmp/queue" || die "queue_alone failed"
+		"$clients_dir/queue_alone" "$writers" "$(calculate "$duration / 4")" >"$scratch/tmp/queue" || die "queue_alone failed"
 		read -r rate nanoseconds <"$scratch/tmp/queue"
 		record "queue alone, writers: $writers" ectowatch "$nanoseconds" "ns of a processor per batch"
 		record "queue alone, rate, writers: $writers" ectowatch "$rate" "batches/s"

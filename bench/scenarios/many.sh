@@ -12,14 +12,13 @@ settings=("max_locks_per_transaction = 512")
 
 watched=1000				# tables
 touched=500
-bulk=${ROWS:-200000}
 
 prepare()
 {
 	local variant tables
 
 	for variant in "${variants[@]}"; do
-		create_table "$variant" "$bulk"
+		create_table "$variant" "$many_rows"
 	done
 	for variant in none empty ectowatch; do
 		tables=$touched
@@ -56,7 +55,7 @@ watchers()					# VARIANT
 
 measure_one_table()			# VARIANT
 {
-	local start rows=$bulk
+	local start rows=$many_rows
 
 	settle "$1"
 	start_counting
@@ -68,7 +67,7 @@ measure_one_table()			# VARIANT
 	start_counting
 	start=$EPOCHREALTIME
 	query -c "UPDATE $(table "$1") SET n = n + 1"
-	record "one table, UPDATE of $(commas "$bulk") rows" "$1" "$(calculate "$EPOCHREALTIME - $start")" s
+	record "one table, UPDATE of $(commas "$many_rows") rows" "$1" "$(calculate "$EPOCHREALTIME - $start")" s
 	end_counting $((bulk * $(watchers "$1")))
 }
 

@@ -56,6 +56,9 @@ switches()					# PID
 
 after_round()
 {
+	# once is enough: nothing else goes on in this server
+	[ "$round" = "$rounds" ] || return 0
+
 	local launcher worker launcher_before worker_before wal xid wal_before xid_before
 
 	launcher=$(launcher_pid)
