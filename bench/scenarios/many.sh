@@ -68,7 +68,7 @@ measure_one_table()			# VARIANT
 	start=$EPOCHREALTIME
 	query -c "UPDATE $(table "$1") SET n = n + 1"
 	record "one table, UPDATE of $(commas "$many_rows") rows" "$1" "$(calculate "$EPOCHREALTIME - $start")" s
-	end_counting $((bulk * $(watchers "$1")))
+	end_counting $((many_rows * $(watchers "$1")))
 }
 
 measure_many_tables()		# VARIANT
