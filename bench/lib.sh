@@ -23,6 +23,10 @@ query()
 	psql -XqAt -v ON_ERROR_STOP=1 "$@"
 }
 
+# For scenarios where writers do little else than fill the queue: they wait for
+# room there, rather than make a gap after 5 ms.
+wait_for_room="ectowatch.queue_timeout = '1s'"
+
 # ----- results -----
 
 # record CASE VARIANT VALUE UNIT: a measured value of this round
@@ -137,15 +141,15 @@ start_counting()
 
 end_counting()
 {
-	local i changes
+	local i changes lost
 
 	for ((i = 0; i < patience * 20; i++)); do
-		changes=$(($(query -c "SELECT changes FROM ectowatch_stat") - counted_before))
+		IFS='|' read -r changes lost < <(query -c "SELECT changes - $counted_before, lost FROM ectowatch_stat")
+		[ "$lost" = 0 ] || die "$scenario: $lost changes were lost"
 		[ "$changes" -lt "$1" ] || break
 		sleep 0.05
 	done
 	[ "$changes" = "$1" ] || die "$scenario: $1 changes were committed, $changes were counted"
-	[ "$(query -c "SELECT lost FROM ectowatch_stat")" = 0 ] || die "$scenario: changes were lost"
 }
 
 # Ends a client that would not end by itself; what it printed last is in its output.

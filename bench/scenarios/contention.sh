@@ -11,6 +11,7 @@
 # contention.profile.
 
 variants=(none empty ectowatch ectowatch-none)
+settings=("$wait_for_room")
 declare -A tps_of
 
 prepare()

@@ -16,8 +16,7 @@
 # as many changes as positions.
 
 variants=(raw plpgsql ectowatch-notify ectowatch)
-# writers wait for room in the queue, rather than make a gap after 5 ms
-settings=("max_connections = 150" "ectowatch.queue_timeout = '1s'")
+settings=("max_connections = 150" "$wait_for_room")
 
 ring_changes=100000			# they fit into the ring
 

@@ -8,7 +8,7 @@
 # database with one watcher and in one with 1,000.
 
 variants=(none empty empty-2 ectowatch ectowatch-4 ectowatch-16)
-settings=("max_locks_per_transaction = 512")
+settings=("max_locks_per_transaction = 512" "$wait_for_room")
 
 watched=1000				# tables
 touched=500

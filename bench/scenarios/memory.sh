@@ -5,10 +5,11 @@
 # queue what it holds of one transaction while the worker is stopped, divided by
 # its changes.  Processes: memory of their own (RssAnon) after very many
 # transactions of one session, and how much it grew in the second half of them.
+# TRANSACTIONS= says of how many.
 
 variants=(none empty plpgsql ectowatch)
 
-transactions_of_session=$((${BENCH_TRANSACTIONS:-$([ "${BENCH:-quick}" = full ] && echo 1000000 || echo 20000)}))
+transactions_of_session=$((${TRANSACTIONS:-$([ "${BENCH:-quick}" = full ] && echo 1000000 || echo 20000)}))
 
 prepare()
 {
