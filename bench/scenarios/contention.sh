@@ -67,6 +67,8 @@ finish()
 		echo "there is no perf" >"$profile"
 		return 0
 	fi
+	# long enough for samples of more than the start
+	duration=$((3 * duration))
 	PGAPPNAME=writer PGOPTIONS="-c synchronous_commit=off" update_rows ectowatch 64 &
 	writer=$!
 	until pids=$(query -c "SELECT string_agg(pid::text, ',' ORDER BY pid) FILTER (WHERE n <= 16)
