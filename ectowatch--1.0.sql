@@ -49,6 +49,8 @@ CREATE TABLE ectowatch_registry (
     replicated boolean NOT NULL,
     debug boolean NOT NULL,
     run bigint NOT NULL,
+    condition_given text,
+    condition_basis text[] NOT NULL DEFAULT '{}',
     CONSTRAINT ectowatch_registry_pkey PRIMARY KEY (id),
     CONSTRAINT ectowatch_registry_name_key UNIQUE (name)
 );

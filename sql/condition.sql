@@ -105,8 +105,10 @@ GRANT SELECT ON users TO regress_ectowatch_writer;
 SET ROLE regress_ectowatch_writer;
 SELECT ectowatch_watch('users', 'updated', condition => 'role_id = 7');
 SELECT ectowatch_watch('users', 'updated', condition => '( users.role_id=7 ) -- seven');
--- the table is locked while the condition is looked at, and no longer
+-- the table is locked while the condition is looked at, and no longer; not even
+-- then if it is written as before
 BEGIN;
+SELECT ectowatch_watch('users', 'updated', condition => '(role_id = 7)');
 SELECT ectowatch_watch('users', 'updated', condition => 'role_id = 7');
 SELECT count(*) AS locks FROM pg_locks
 WHERE relation = 'users'::regclass AND pid = pg_backend_pid();
@@ -119,6 +121,25 @@ SELECT condition FROM ectowatch_watchers;
 SELECT ectowatch_watch('users', 'updated', condition => '');
 SELECT condition IS NULL AS "none" FROM ectowatch_watchers;
 SELECT ectowatch_watch('users', 'updated');
+-- the same text need not mean the same: settings, or columns, may differ
+SELECT ectowatch_watch('users', 'updated', condition => 'at > ''02/01/2026''');
+SELECT condition FROM ectowatch_watchers;
+BEGIN;
+SET LOCAL datestyle = 'ISO, DMY';
+SELECT ectowatch_watch('users', 'updated', condition => 'at > ''02/01/2026''');
+SELECT condition FROM ectowatch_watchers;
+ALTER TABLE users ALTER COLUMN at TYPE timestamp;
+SELECT ectowatch_watch('users', 'updated', condition => 'at > ''02/01/2026''');
+SELECT condition FROM ectowatch_watchers;
+CREATE SCHEMA mine;
+CREATE FUNCTION mine.lower(text) RETURNS text LANGUAGE sql AS 'SELECT $1';
+SELECT ectowatch_watch('users', 'updated', condition => 'lower(name) = ''ann''');
+SET LOCAL search_path = mine, pg_catalog, public;
+SELECT ectowatch_watch('users', 'updated', condition => 'lower(name) = ''ann''');
+SELECT condition FROM ectowatch_watchers;
+ALTER TABLE users DROP COLUMN name;
+SELECT ectowatch_watch('users', 'updated', condition => 'lower(name) = ''ann''');
+ROLLBACK;
 SELECT ectowatch_alter('users_updated', condition => 'new.role_id = 9');
 SELECT ectowatch_alter('users_updated', extra_columns => '{name}');
 SELECT extra_columns, condition FROM ectowatch_watchers;

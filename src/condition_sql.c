@@ -21,6 +21,13 @@
  * is repeated until the text stays.  It is a condition that a user could have
  * written, so what a view shows can be given back.
  *
+ * Reading needs the relation, and so a lock on it.  For a condition that is
+ * given once more as it was, that would be a lock for nothing.  So the registry
+ * also has what the user wrote, and on what the meaning of that rests besides:
+ * the settings, and names and types of the columns that it uses.  While all
+ * that is the same, the condition is the same.  What else it names (functions,
+ * operators, types) is not looked up again.
+ *
  * Backends read it on behalf of the table's owner, whose text it is: who
  * writes needs no USAGE on the schemas that it names, as for the WHEN of a
  * trigger.  Reading constants can run code (constraints of domains in composite
@@ -48,6 +55,7 @@
 #include "parser/parser.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/ruleutils.h"
@@ -95,22 +103,23 @@ event_name(int events)
  * Settings under which the registry's text is written and read.  To be undone
  * by settings_restore(), or by the end of the (sub)transaction.
  */
+static const char *const settings[][2] = {
+	{"array_nulls", "on"},
+	{"bytea_output", "hex"},
+	{"DateStyle", "ISO, YMD"},
+	{"extra_float_digits", "1"},
+	{"IntervalStyle", "postgres"},
+	{"lc_monetary", "C"},
+	{"quote_all_identifiers", "off"},
+	{"standard_conforming_strings", "on"},
+	{"TimeZone", "UTC"},
+	{"transform_null_equals", "off"},
+	{"xmloption", "content"},
+};
+
 static int
 settings_fix(void)
 {
-	static const char *const settings[][2] = {
-		{"array_nulls", "on"},
-		{"bytea_output", "hex"},
-		{"DateStyle", "ISO, YMD"},
-		{"extra_float_digits", "1"},
-		{"IntervalStyle", "postgres"},
-		{"lc_monetary", "C"},
-		{"quote_all_identifiers", "off"},
-		{"standard_conforming_strings", "on"},
-		{"TimeZone", "UTC"},
-		{"transform_null_equals", "off"},
-		{"xmloption", "content"},
-	};
 	int			nest = NewGUCNestLevel();
 	OverrideSearchPath path = {0};
 
@@ -314,6 +323,106 @@ write_condition(Oid relation, Node *tree)
 							  true, false);
 }
 
+/* --- what the meaning rests on --- */
+
+/* The caller's settings, and the schemas in which names are found. */
+static char *
+basis_settings(void)
+{
+	StringInfoData out;
+	List	   *path = fetch_search_path(true);
+	ListCell   *lc;
+
+	initStringInfo(&out);
+	for (int i = 0; i < (int) lengthof(settings); i++)
+		appendStringInfo(&out, "%s = %s; ", settings[i][0],
+						 GetConfigOption(settings[i][0], false, false));
+	appendStringInfoString(&out, "search_path =");
+	foreach(lc, path)
+	{
+		char	   *name = get_namespace_name(lfirst_oid(lc));
+
+		if (name != NULL)
+			appendStringInfo(&out, " %s", quote_identifier(name));
+	}
+	list_free(path);
+	return out.data;
+}
+
+/* A column's type; NULL if there is no such column. */
+static char *
+basis_type(Oid relation, const char *column)
+{
+	HeapTuple	tuple = SearchSysCacheAttName(relation, column);
+	Form_pg_attribute att;
+	char	   *type;
+
+	if (!HeapTupleIsValid(tuple))
+		return NULL;
+	att = (Form_pg_attribute) GETSTRUCT(tuple);
+	type = format_type_extended(att->atttypid, att->atttypmod,
+								FORMAT_TYPE_TYPEMOD_GIVEN |
+								FORMAT_TYPE_FORCE_QUALIFY);
+	ReleaseSysCache(tuple);
+	return type;
+}
+
+typedef struct BasisContext
+{
+	Relation	relation;
+	Bitmapset  *columns;
+	List	   *basis;
+} BasisContext;
+
+static bool
+basis_walker(Node *node, void *arg)
+{
+	BasisContext *context = arg;
+	Var		   *var = (Var *) node;
+	char	   *column;
+
+	if (node == NULL)
+		return false;
+	if (!IsA(node, Var))
+		return expression_tree_walker(node, basis_walker, arg);
+	if (var->varattno == InvalidAttrNumber ||
+		bms_is_member(var->varattno, context->columns))
+		return false;
+	context->columns = bms_add_member(context->columns, var->varattno);
+	column = pstrdup(NameStr(TupleDescAttr(RelationGetDescr(context->relation),
+										   var->varattno - 1)->attname));
+	context->basis = lappend(context->basis, column);
+	context->basis = lappend(context->basis,
+							 basis_type(RelationGetRelid(context->relation),
+										column));
+	return false;
+}
+
+/* Settings first, then name and type of each column. */
+static List *
+basis_make(Relation relation, Node *tree)
+{
+	BasisContext context = {relation, NULL, list_make1(basis_settings())};
+
+	(void) basis_walker(tree, &context);
+	return context.basis;
+}
+
+bool
+condition_basis_holds(Oid relation, List *basis)
+{
+	if (basis == NIL || strcmp(linitial(basis), basis_settings()) != 0)
+		return false;
+	for (int i = 1; i + 1 < list_length(basis); i += 2)
+	{
+		char	   *type = basis_type(relation, list_nth(basis, i));
+
+		if (type == NULL || strcmp(type, list_nth(basis, i + 1)) != 0)
+			return false;
+	}
+	return true;
+}
+
 /* --- checking --- */
 
 /* Positions in errors are those in the condition, not in the query. */
@@ -334,7 +443,8 @@ error_callback(void *arg)
 }
 
 char *
-condition_check(Oid relation_oid, int events, const char *condition)
+condition_check(Oid relation_oid, int events, const char *condition,
+				List **basis)
 {
 	const char *reading = condition;
 	ErrorContextCallback callback;
@@ -363,6 +473,7 @@ condition_check(Oid relation_oid, int events, const char *condition)
 	error_context_stack = &callback;
 
 	tree = read_condition(relation, events, condition);
+	*basis = basis_make(relation, tree);
 	nest = settings_fix();
 	text = write_condition(relation_oid, tree);
 	for (int i = 0; i < MAX_ROUNDS; i++)

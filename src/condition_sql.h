@@ -11,6 +11,7 @@
 #define ECTOWATCH_CONDITION_SQL_H
 
 #include "nodes/nodes.h"
+#include "nodes/pg_list.h"
 #include "utils/relcache.h"
 
 /*
@@ -19,9 +20,17 @@
  * text for the same meaning, whatever the session's settings, and a condition
  * that a user might have written.  Names are looked up with the caller's
  * search_path and rights.  Holds AccessShareLock on the relation while it
- * works.
+ * works.  '*basis' is set to what the result depends on besides the text.
  */
-extern char *condition_check(Oid relation, int events, const char *condition);
+extern char *condition_check(Oid relation, int events, const char *condition,
+							 List **basis);
+
+/*
+ * Whether all is as it was when condition_check() set a basis, so that the
+ * same condition would be read as the same: the caller's settings, as far as
+ * they matter, and the columns that it names.  Takes no lock on the relation.
+ */
+extern bool condition_basis_holds(Oid relation, List *basis);
 
 /*
  * Reads the registry's text, which was checked for 'origin', for the rows of a

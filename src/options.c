@@ -105,12 +105,14 @@ static void
 set_trigger_columns(WatcherDef *def, const char *name, Datum value)
 {
 	def->trigger_columns = columns_value(value, name);
+	def->given |= GIVEN_TRIGGER_COLUMNS;
 }
 
 static void
 set_extra_columns(WatcherDef *def, const char *name, Datum value)
 {
 	def->extra_columns = columns_value(value, name);
+	def->given |= GIVEN_EXTRA_COLUMNS;
 }
 
 static void
@@ -120,6 +122,8 @@ set_condition(WatcherDef *def, const char *name pg_attribute_unused(), Datum val
 
 	def->condition = NULL;
 	def->condition_given = condition[0] != '\0' ? condition : NULL;
+	def->condition_basis = NIL;
+	def->given |= GIVEN_CONDITION;
 }
 
 static void
@@ -127,6 +131,7 @@ set_key_columns(WatcherDef *def, const char *name, Datum value)
 {
 	def->key_columns = columns_value(value, name);
 	def->key_given = def->key_columns != NIL;
+	def->given |= GIVEN_KEY_COLUMNS;
 }
 
 static void
@@ -144,6 +149,7 @@ set_column_map(WatcherDef *def, const char *name, Datum value)
 				 errmsg("%s must be a JSON object", name),
 				 errhint("Write it as '{\"column\": \"name\"}'.")));
 	def->column_map = NIL;
+	def->given |= GIVEN_COLUMN_MAP;
 	iterator = JsonbIteratorInit(&map->root);
 	while ((token = JsonbIteratorNext(&iterator, &item, true)) != WJB_DONE)
 	{
@@ -268,6 +274,9 @@ options_from_arguments(WatcherDef *def, FunctionCallInfo fcinfo,
 {
 	int			n = first_argument;
 
+	/* a new watcher is to have no more than what is given */
+	if (with_label)
+		def->given = GIVEN_ALL;
 	for (int i = with_label ? 0 : 1; i < NOPTIONS; i++, n++)
 	{
 		if (!PG_ARGISNULL(n))
@@ -388,6 +397,7 @@ options_from_json(WatcherDef *def, JsonbContainer *object)
 	JsonbValue	item;
 	char	   *key = NULL;
 
+	def->given = GIVEN_ALL;
 	while ((token = JsonbIteratorNext(&iterator, &item, true)) != WJB_DONE)
 	{
 		char	   *string = NULL;

@@ -199,6 +199,9 @@ registry_read(Relation registry, HeapTuple tuple)
 	def->replicated = DatumGetBool(VALUE(replicated));
 	def->debug = DatumGetBool(VALUE(debug));
 	def->run = DatumGetInt64(VALUE(run));
+	if (!IS_NULL(condition_given))
+		def->condition_given = TextDatumGetCString(VALUE(condition_given));
+	def->condition_basis = names_from_array(VALUE(condition_basis));
 #undef IS_NULL
 #undef VALUE
 	return def;
@@ -239,6 +242,9 @@ registry_form(Relation registry, const WatcherDef *def)
 	VALUE(replicated) = BoolGetDatum(def->replicated);
 	VALUE(debug) = BoolGetDatum(def->debug);
 	VALUE(run) = Int64GetDatum(def->run);
+	SET_UNLESS(def->condition_given == NULL, condition_given,
+			   CStringGetTextDatum(def->condition_given));
+	VALUE(condition_basis) = names_to_array(def->condition_basis);
 #undef SET_UNLESS
 #undef VALUE
 	return heap_form_tuple(RelationGetDescr(registry), values, nulls);
@@ -320,13 +326,14 @@ void
 registry_update(const WatcherDef *def)
 {
 	Relation	registry = table_open(watcher_registry_oid(), RowExclusiveLock);
-	HeapTuple	current = registry_lookup(registry, def->id);
-	HeapTuple	tuple = registry_form(registry, def);
 
-	if (!HeapTupleIsValid(current))
-		elog(ERROR, "watcher %u is not in the registry", def->id);
-	simple_heap_delete(registry, &current->t_self);
-	registry_put(registry, tuple);
+	/* the table need not be locked, so DROP TABLE may be faster */
+	if (!registry_remove(def))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation of watcher \"%s\" does not exist", def->name),
+				 errhint("It has been dropped just now.")));
+	registry_put(registry, registry_form(registry, def));
 	table_close(registry, NoLock);
 	registry_invalidate(def->relation);
 }

@@ -38,7 +38,9 @@
 #define Anum_registry_replicated		18
 #define Anum_registry_debug				19
 #define Anum_registry_run				20
-#define Natts_registry					20
+#define Anum_registry_condition_given	21
+#define Anum_registry_condition_basis	22
+#define Natts_registry					22
 
 /* A row of the registry, in the current memory context. */
 extern WatcherDef *registry_read(Relation registry, HeapTuple tuple);

@@ -234,6 +234,27 @@ check_column_map(const WatcherDef *wanted)
 	}
 }
 
+/* One that is given as it was before needs no look at the table. */
+static void
+check_condition(WatcherDef *wanted, const WatcherDef *existing)
+{
+	wanted->condition = NULL;
+	wanted->condition_basis = NIL;
+	if (wanted->condition_given == NULL)
+		return;
+	if (existing != NULL && existing->condition_given != NULL &&
+		strcmp(existing->condition_given, wanted->condition_given) == 0 &&
+		condition_basis_holds(wanted->relation, existing->condition_basis))
+	{
+		wanted->condition = existing->condition;
+		wanted->condition_basis = existing->condition_basis;
+		return;
+	}
+	wanted->condition = condition_check(wanted->relation, wanted->events,
+										wanted->condition_given,
+										&wanted->condition_basis);
+}
+
 void
 validate_watcher(WatcherDef *wanted)
 {
@@ -290,7 +311,6 @@ validate_watcher(WatcherDef *wanted)
 				 errdetail("Without one, messages could not say which row they are about."),
 				 errhint("Name the columns that identify a row with key_columns.")));
 	check_column_map(wanted);
-	if (wanted->condition_given != NULL)
-		wanted->condition = condition_check(wanted->relation, wanted->events,
-											wanted->condition_given);
+	if (wanted->given & GIVEN_CONDITION)
+		check_condition(wanted, existing);
 }

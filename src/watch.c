@@ -11,9 +11,15 @@
  *	   at a time, but no reader and not the removal of a dropped table's
  *	   watchers has to wait,
  *	2. a lock on the table: ShareRowExclusiveLock, as CREATE TRIGGER does, if
- *	   a trigger is missing, else AccessShareLock,
+ *	   a trigger is missing; else AccessShareLock if the watcher is a new one,
  *
  * and looks again.  Everything is checked before anything is changed.
+ *
+ * The second keeps DROP TABLE away, which would not find the row of a watcher
+ * that is being made.  That of an existing one it finds, and waits at, if this
+ * was faster; if not, this fails at the row (registry_update()).  And columns
+ * that go meanwhile could as well go afterwards.  So whoever changes a watcher
+ * locks no table, but for the time in which a new condition is read.
  *
  * Copyright (c) 2026, the ectowatch authors
  *
@@ -145,6 +151,7 @@ WatchResult
 watch_put(WatcherDef *wanted, const char *caller)
 {
 	WatcherDef *existing;
+	bool		lacks_triggers = false;
 
 	validate_watcher(wanted);
 	existing = options_find_identity(wanted);
@@ -157,10 +164,12 @@ watch_put(WatcherDef *wanted, const char *caller)
 		PreventCommandDuringRecovery(caller);
 
 		LockRelationOid(watcher_registry_oid(), ShareUpdateExclusiveLock);
-		LockRelationOid(wanted->relation,
-						triggers_missing(wanted->relation, wanted->events,
-										 wanted->replicated) == 0 ?
-						AccessShareLock : ShareRowExclusiveLock);
+		lacks_triggers = triggers_missing(wanted->relation, wanted->events,
+										  wanted->replicated) != 0;
+		if (lacks_triggers)
+			LockRelationOid(wanted->relation, ShareRowExclusiveLock);
+		else if (options_find_identity(wanted) == NULL)
+			LockRelationOid(wanted->relation, AccessShareLock);
 		validate_watcher(wanted);
 		check_owner(wanted->relation);
 		existing = options_find_identity(wanted);
@@ -190,8 +199,9 @@ watch_put(WatcherDef *wanted, const char *caller)
 		wanted->run = slot_run();
 		registry_insert(wanted);
 	}
-	triggers_create_missing(wanted->relation, wanted->events,
-							wanted->replicated);
+	if (lacks_triggers)
+		triggers_create_missing(wanted->relation, wanted->events,
+								wanted->replicated);
 	if (ectowatch_debug || wanted->debug)
 		ereport(LOG,
 				(errmsg("ectowatch: %s watcher \"%s\" for event %s of relation %s",

@@ -43,8 +43,9 @@ typedef struct WatcherDef
 	char	   *application;	/* that has declared it, or NULL */
 	List	   *trigger_columns;	/* of char *, as all columns; may be "*" */
 	List	   *extra_columns;	/* the same */
-	char	   *condition;		/* or NULL */
-	char	   *condition_given;	/* not set here: by a user, to be checked */
+	char	   *condition;		/* qualified; or NULL */
+	char	   *condition_given;	/* as the user wrote it; or NULL */
+	List	   *condition_basis;	/* of char *: see condition_sql.h */
 	List	   *key_columns;	/* resolved: never empty, but for truncated */
 	bool		key_given;		/* by the user, not found */
 	List	   *column_map;		/* of ColumnName */
@@ -56,7 +57,16 @@ typedef struct WatcherDef
 	bool		replicated;
 	bool		debug;
 	uint64		run;			/* of the server when it was made */
+	int			given;			/* GIVEN_...: what a caller asks for, and what
+								 * has to be checked; none in the registry */
 } WatcherDef;
+
+#define GIVEN_TRIGGER_COLUMNS	0x01
+#define GIVEN_EXTRA_COLUMNS		0x02
+#define GIVEN_CONDITION			0x04
+#define GIVEN_KEY_COLUMNS		0x08
+#define GIVEN_COLUMN_MAP		0x10
+#define GIVEN_ALL				0x1F
 
 /* A member of the values of a watcher's messages. */
 typedef struct WatcherMember
