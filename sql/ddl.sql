@@ -25,6 +25,21 @@ BEGIN;
 UPDATE users SET name = 'Fay' WHERE id = 1;
 SELECT watcher, type, values FROM ectowatch_pending();
 ROLLBACK;
+-- other options can be altered all the same; lists stay as they were, with what has gone
+SELECT ectowatch_alter('moved', throttle => '1 second', old_values => true);
+SELECT ectowatch_alter('users_changed', column_map => '{"name": "called", "id": "number"}');
+SELECT ectowatch_alter('users_changed', extra_columns => '{name,role_id}');
+SELECT ectowatch_alter('users_changed', column_map => '{"role_id": "role"}');
+BEGIN;
+ALTER TABLE users DROP CONSTRAINT users_pkey, DROP COLUMN id;
+SELECT ectowatch_alter('users_changed', column_map => '{"name": "named"}');
+SELECT ectowatch_alter('users_changed', old_values => true);
+INSERT INTO users VALUES ('Gil');
+SELECT watcher, type, values FROM ectowatch_pending();
+SELECT watcher, key_columns, trigger_columns, extra_columns, column_map, throttle, old_values
+FROM ectowatch_watchers ORDER BY watcher;
+SELECT ectowatch_alter('users_changed', key_columns => '{}');
+ROLLBACK;
 -- watching anew makes it right
 SELECT ectowatch_watch('users', 'changed', extra_columns => '{name}');
 SELECT ectowatch_unwatch('moved');

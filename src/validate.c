@@ -191,7 +191,8 @@ check_column_map(const WatcherDef *wanted)
 	{
 		ColumnName *pair = lfirst(lc);
 
-		if (get_attnum(wanted->relation, pair->column) <= 0)
+		if ((wanted->given & GIVEN_COLUMN_MAP) &&
+			get_attnum(wanted->relation, pair->column) <= 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_COLUMN),
 					 errmsg("column \"%s\" of relation \"%s\" does not exist",
@@ -290,9 +291,14 @@ validate_watcher(WatcherDef *wanted)
 				 errdetail("A TRUNCATE has no row whose values could be delivered."),
 				 errhint("Leave it out, or use event changed.")));
 
-	check_columns(wanted->relation, wanted->trigger_columns, "trigger_columns");
-	check_columns(wanted->relation, wanted->extra_columns, "extra_columns");
-	if (wanted->key_given)
+	/* of what is left as it is, columns may have been dropped */
+	if (wanted->given & GIVEN_TRIGGER_COLUMNS)
+		check_columns(wanted->relation, wanted->trigger_columns, "trigger_columns");
+	if (wanted->given & GIVEN_EXTRA_COLUMNS)
+		check_columns(wanted->relation, wanted->extra_columns, "extra_columns");
+	if (!(wanted->given & GIVEN_KEY_COLUMNS))
+		 /* it stays, too */ ;
+	else if (wanted->key_given)
 	{
 		if (watcher_wants_all(wanted->key_columns))
 			ereport(ERROR,
@@ -310,7 +316,8 @@ validate_watcher(WatcherDef *wanted)
 						get_rel_name(wanted->relation)),
 				 errdetail("Without one, messages could not say which row they are about."),
 				 errhint("Name the columns that identify a row with key_columns.")));
-	check_column_map(wanted);
+	if (wanted->given & (GIVEN_EXTRA_COLUMNS | GIVEN_KEY_COLUMNS | GIVEN_COLUMN_MAP))
+		check_column_map(wanted);
 	if (wanted->given & GIVEN_CONDITION)
 		check_condition(wanted, existing);
 }
