@@ -151,6 +151,54 @@ RESET ROLE;
 REVOKE pg_read_all_data FROM regress_ectowatch_reader;
 
 --
+-- A value to subscribe to is checked by the column's type, whose code is the
+-- owner's.  It does not get the rights of a superuser who subscribes, nor of a
+-- member of the owning role; it has the owner's, and nothing is left of it
+--
+SET ROLE regress_ectowatch_owner;
+CREATE TABLE app.calls (by name, value text);
+CREATE FUNCTION app.called(value text) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    IF current_user = 'regress_ectowatch_owner' THEN
+        INSERT INTO app.calls VALUES (current_user, value);
+    ELSE
+        RAISE NOTICE 'called by %', current_user;
+    END IF;
+    PERFORM set_config('work_mem', '1MB', false);
+    IF value = 'reset' THEN
+        RESET SESSION AUTHORIZATION;
+    END IF;
+    RETURN value <> 'wrong';
+END
+$$;
+CREATE DOMAIN app.mood AS text CHECK (app.called(VALUE));
+CREATE TABLE app.moods (mood app.mood, note text, PRIMARY KEY (mood));
+SELECT ectowatch_watch('app.moods', 'updated', 'moods', extra_columns => '{note}');
+RESET ROLE;
+SELECT ectowatch_channel('moods', 'fine'), current_user = session_user AS "still", current_setting('work_mem') = '1MB' AS "set";
+SELECT ectowatch_subscribe('moods', 'mood', 'better');
+SELECT ectowatch_unsubscribe('moods', 'mood', 'better');
+SELECT ectowatch_channel('moods', 'wrong');
+SELECT ectowatch_channel('moods', 'reset');
+GRANT regress_ectowatch_owner TO regress_ectowatch_group;
+SET ROLE regress_ectowatch_group;
+SELECT ectowatch_channel('moods', 'good');
+RESET ROLE;
+REVOKE regress_ectowatch_owner FROM regress_ectowatch_group;
+SELECT * FROM app.calls;
+-- who has not the owner's rights does not get them by subscribing
+SET ROLE regress_ectowatch_reader;
+SELECT ectowatch_channel('moods', 'fine');
+RESET ROLE;
+-- LISTEN runs nothing
+LISTEN "moods|mood|fine";
+UNLISTEN *;
+SELECT count(*) FROM app.calls;
+DROP TABLE app.moods, app.calls;
+DROP DOMAIN app.mood;
+DROP FUNCTION app.called(text);
+
+--
 -- Nobody writes the registry but its functions
 --
 SET ROLE regress_ectowatch_owner;

@@ -62,6 +62,7 @@
 #include "utils/syscache.h"
 
 #include "condition_sql.h"
+#include "rights.h"
 #include "watcher.h"
 
 /*
@@ -503,19 +504,6 @@ uses_this_walker(Node *node, void *context)
 	return expression_tree_walker(node, uses_this_walker, context);
 }
 
-static Oid
-relation_owner(Oid relation)
-{
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relation));
-	Oid			owner;
-
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for relation %u", relation);
-	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-	ReleaseSysCache(tuple);
-	return owner;
-}
-
 Node *
 condition_read(Relation relation, Oid origin, int event, const char *text,
 			   bool *uses_this)
@@ -532,7 +520,7 @@ condition_read(Relation relation, Oid origin, int event, const char *text,
 	Node	   *tree;
 
 	GetUserIdAndSecContext(&user, &security);
-	SetUserIdAndSecContext(relation_owner(origin),
+	SetUserIdAndSecContext(rights_owner(origin),
 						   security | SECURITY_RESTRICTED_OPERATION);
 	nest = settings_fix();
 	tree = read_condition(relation, event, text);

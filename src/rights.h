@@ -27,4 +27,7 @@ extern bool rights_allow(HTAB *rights, const Change *change);
 /* Whether it may read what a watcher would show now. */
 extern bool rights_allow_watcher(const WatcherDef *def);
 
+/* The owner of a relation; throws if that is gone. */
+extern Oid	rights_owner(Oid relation);
+
 #endif							/* ECTOWATCH_RIGHTS_H */

@@ -8,8 +8,16 @@
  * own output function, then a value of the column's type by that one's input
  * function, and then JSON as in messages.  So '007' for an integer is 7, and
  * a timestamp is in UTC.  Its domain's conditions and its length apply: what
- * could not be in the column is an error.  The code of types runs with the
- * caller's rights.  The table is not locked.
+ * could not be in the column is an error.  The table is not locked.
+ *
+ * The code of the column's type (constraints of domains, casts to json) is not
+ * the caller's, who has not chosen it, but of him who has made the table.  Where
+ * the caller has the rights of the table's owner, above all as a superuser, it
+ * runs with those of the owner, as a restricted operation: no more than it could
+ * do anyway.  It is not run as an owner whose rights the caller lacks: its
+ * names are looked up in the session, so that the caller could put his own
+ * functions in their place.  There it has the caller's rights, as in any query.
+ * What the caller gives is made text before, with his rights.
  *
  * ectowatch_subscribe() executes LISTEN, and so is subject to all that core
  * has against that (in a standby, in a background process, in a prepared
@@ -30,6 +38,7 @@
 #include "fmgr.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/guc.h"
@@ -42,6 +51,7 @@
 #include "channel.h"
 #include "ectowatch.h"
 #include "message.h"
+#include "rights.h"
 #include "slot.h"
 #include "watcher.h"
 
@@ -97,19 +107,23 @@ describe_member(TupleDesc desc, int n, const WatcherDef *def,
 	ReleaseSysCache(tuple);
 }
 
+/* Whether a value is one of the column as it is. */
+static bool
+is_column_value(Form_pg_attribute att, Oid type)
+{
+	/* without a length that it would have to be brought to */
+	return type == att->atttypid && att->atttypmod == -1;
+}
+
 /* What a subscriber gives, as a value of the column. */
 static Datum
-column_value(Form_pg_attribute att, Datum value, Oid type)
+column_value(Form_pg_attribute att, char *text)
 {
 	Oid			input;
 	Oid			param;
 
-	/* without a length that it would have to be brought to */
-	if (type == att->atttypid && att->atttypmod == -1)
-		return value;
 	getTypeInputInfo(att->atttypid, &input, &param);
-	return OidInputFunctionCall(input, value_as_text(value, type), param,
-								att->atttypmod);
+	return OidInputFunctionCall(input, text, param, att->atttypmod);
 }
 
 /* The JSON object of some members, as in messages. */
@@ -120,22 +134,43 @@ render_members(const WatcherDef *def, List *members, Datum *values, Oid type)
 	int			n = list_length(members);
 	TupleDesc	desc = CreateTemplateTupleDesc(n);
 	MessageColumn *columns = palloc0(n * sizeof(MessageColumn));
+	char	  **texts = palloc0(n * sizeof(char *));
 	TupleTableSlot *row;
 	uint32		keys_len;
+	Oid			owner = rights_owner(def->relation);
+	Oid			user;
+	int			security;
+	int			level;
+	bool		complete;
 
 	for (int i = 0; i < n; i++)
+	{
 		describe_member(desc, i + 1, def, list_nth(members, i));
+		if (!is_column_value(TupleDescAttr(desc, i), type))
+			texts[i] = value_as_text(values[i], type);
+	}
+
+	/* an error gives the user back as well */
+	GetUserIdAndSecContext(&user, &security);
+	if (owner != user && has_privs_of_role(user, owner))
+		SetUserIdAndSecContext(owner, security | SECURITY_RESTRICTED_OPERATION);
+	level = NewGUCNestLevel();
 	row = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
 	for (int i = 0; i < n; i++)
 	{
 		const WatcherMember *member = list_nth(members, i);
 
 		message_column_init(&columns[i], desc, i + 1, member->name);
-		row->tts_values[i] = column_value(TupleDescAttr(desc, i), values[i], type);
+		row->tts_values[i] = texts[i] == NULL ? values[i] :
+			column_value(TupleDescAttr(desc, i), texts[i]);
 		row->tts_isnull[i] = false;
 	}
 	ExecStoreVirtualTuple(row);
-	if (!message_append_values(out, row, columns, n, NULL, n, &keys_len))
+	complete = message_append_values(out, row, columns, n, NULL, n, &keys_len);
+	AtEOXact_GUC(false, level);
+	SetUserIdAndSecContext(user, security);
+
+	if (!complete)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("value has no channel of watcher \"%s\"", def->name),
