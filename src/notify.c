@@ -47,6 +47,7 @@
 #include "postgres.h"
 
 #include "lib/stringinfo.h"
+#include "miscadmin.h"
 #include "nodes/pg_list.h"
 #include "pgstat.h"
 #include "utils/hsearch.h"
@@ -616,6 +617,7 @@ notify_start(Slot *slot)
 			add_gap(slot, watcher, watcher->held_from, watcher->held_to,
 					watcher->held_evicted);
 		watcher->held_evicted = 0;
+		pg_atomic_write_u32(&watcher->held, 0);
 	}
 	if (held_offset > 0)
 	{
@@ -625,9 +627,21 @@ notify_start(Slot *slot)
 		delivery_begin(&delivery, slot);
 		delivery.restoring = true;
 		while (cursor.offset < end && delivery_take(&delivery, &cursor))
-			;
+			CHECK_FOR_INTERRUPTS();
 		MemoryContextSwitchTo(context);
 		throttle_commit();
+		for (uint32 i = 0; i < SLOT_ENTRIES; i++)
+		{
+			SlotWatcher *watcher = slot_entry(slot, i);
+			uint64		from;
+			uint64		to;
+			uint64		changes;
+
+			changes = throttle_refused(pg_atomic_read_u32(&watcher->id),
+									   &from, &to);
+			if (changes > 0)
+				add_gap(slot, watcher, from, to, changes);
+		}
 	}
 }
 

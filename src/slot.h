@@ -50,6 +50,8 @@ typedef struct SlotWatcher
 	pg_atomic_uint32 id;		/* whose entry this is; 0: nobody's yet */
 	bool		gap_told;		/* worker's: listeners know that a restart may
 								 * have lost something, */
+	uint8		delivery;		/* worker's: how its newest change goes to
+								 * channels, a ChangeDelivery */
 	uint64		gap_attempt;	/* or will, if this transaction commits */
 	char		name[NAMEDATALEN];	/* set before id */
 
@@ -67,10 +69,14 @@ typedef struct SlotWatcher
 	uint64		gap_from;
 	uint64		gap_to;
 
-	/* worker's: how its newest change goes to channels, a ChangeDelivery */
-	uint8		delivery;
+	pg_atomic_uint32 held;		/* messages that throttle holds back, on
+								 * channels of all kinds */
 
-	/* worker's: held back by throttle, and no longer in the ring */
+	/*
+	 * worker's: how many of these are of changes that are no longer in the
+	 * ring.  A change has one message for each of its channels, so a gap that
+	 * is made of this may count more than there were changes.
+	 */
 	uint32		held_evicted;
 	uint64		held_from;
 	uint64		held_to;

@@ -179,6 +179,7 @@ ectowatch_stat_watchers_get(PG_FUNCTION_ARGS)
 		row_add_counter(&row, &entry->notified);
 		row_add_counter(&row, &entry->lost);
 		row_add_counter(&row, &entry->skipped);
+		row_add_count(&row, pg_atomic_read_u32(&entry->held));
 		row_add_position(&row, pg_atomic_read_u64(&entry->last_position));
 		row_add_time(&row, &entry->last_at);
 		row_add_counter(&row, &entry->evicted);

@@ -35,6 +35,8 @@
  *									whose records are no longer in the ring, and
  *									where these were: held_from, held_to
  *
+ *		SlotWatcher.held			how many are held back of it at all, for a view
+ *
  * which only the worker writes, together with the cursor, so that they fit to
  * it.  A new worker, before it writes to the ring, goes through it from there
  * to the cursor, and holds back the newest change of each channel and key that
@@ -42,7 +44,8 @@
  * in the ring becomes a gap (notify.c).
  *
  * Time is that of the monotonic clock, which nobody sets.  Memory is bounded by
- * THROTTLE_MAX_BYTES: beyond it, messages that would need more are sent.
+ * THROTTLE_MAX_BYTES: beyond it, messages that would need more are sent; or, as a
+ * new worker cannot do that before it works, become a gap.
  *
  * Copyright (c) 2026, the ectowatch authors
  *
@@ -111,6 +114,12 @@ typedef struct Watcher
 	uint64		attempt;		/* something was held back in this one, since
 								 * it was flushed */
 	uint64		flushed;		/* what is in force was sent in this one */
+
+	/* changes that a new worker had no room for */
+	uint64		refused;
+	uint64		refused_from;
+	uint64		refused_to;
+	uint32		refused_id;		/* of whom */
 } Watcher;
 
 /* About what an entry takes in a hash table. */
@@ -180,6 +189,18 @@ entry_leave_heap(Entry *entry)
 }
 
 /* --- entries --- */
+
+static bool
+has_room(void)
+{
+#ifdef ECTOWATCH_WAIT_POINTS
+	const char *less = getenv("ECTOWATCH_THROTTLE_BYTES");
+
+	if (less != NULL)
+		return memory < strtoul(less, NULL, 10);
+#endif
+	return memory < THROTTLE_MAX_BYTES;
+}
 
 static void
 throttle_create(void)
@@ -377,15 +398,25 @@ held_watcher(const Held *held)
 	return watcher;
 }
 
+/* Only the worker writes it. */
+static void
+count_held(SlotWatcher *watcher, int by)
+{
+	pg_atomic_write_u32(&watcher->held,
+						pg_atomic_read_u32(&watcher->held) + by);
+}
+
 /* It was sent, or something newer takes its place. */
 static void
 held_release(Held *held)
 {
+	SlotWatcher *watcher = held_watcher(held);
+
 	dlist_delete(&held->of_watcher);
+	if (watcher != NULL)
+		count_held(watcher, -1);
 	if (held->evicted)
 	{
-		SlotWatcher *watcher = held_watcher(held);
-
 		if (watcher != NULL && watcher->held_evicted > 0)
 			watcher->held_evicted--;
 	}
@@ -436,7 +467,10 @@ throttle_commit(void)
 	for (int i = 0; i < nnew; i++)
 	{
 		Held	   *held = touched[i]->held;
+		SlotWatcher *watcher = held_watcher(held);
 
+		if (watcher != NULL)
+			count_held(watcher, 1);
 		dlist_push_tail(&in_ring, &held->in_ring);
 		dlist_push_tail(&watcher_of(held->message.watcher)->held,
 						&held->of_watcher);
@@ -470,7 +504,7 @@ throttle_begin(Slot *for_slot)
 bool
 throttle_admit(const ThrottleItem *item)
 {
-	bool		room = memory < THROTTLE_MAX_BYTES;
+	bool		room = has_room();
 	Entry	   *entry = item_entry(item, room);
 
 	if (entry == NULL)
@@ -490,10 +524,37 @@ throttle_admit(const ThrottleItem *item)
 void
 throttle_restore(const ThrottleItem *item)
 {
-	Entry	   *entry = item_entry(item, true);
+	Entry	   *entry = item_entry(item, has_room());
+	Watcher    *watcher = watcher_of(item->message.watcher);
 
-	entry->new_until = now;
-	decide_held(entry, held_make(entry, item));
+	if (entry != NULL)
+	{
+		entry->new_until = now;
+		decide_held(entry, held_make(entry, item));
+		return;
+	}
+	if (watcher->refused == 0)
+		watcher->refused_from = item->message.position;
+	if (watcher->refused == 0 || watcher->refused_to != item->message.position)
+		watcher->refused++;
+	watcher->refused_to = item->message.position;
+	watcher->refused_id = item->message.watcher;
+}
+
+uint64
+throttle_refused(uint32 watcher, uint64 *from, uint64 *to)
+{
+	Watcher    *one = by_watcher ? watcher_of(watcher) : NULL;
+	uint64		refused = 0;
+
+	if (one != NULL && one->refused_id == watcher)
+	{
+		refused = one->refused;
+		*from = one->refused_from;
+		*to = one->refused_to;
+		one->refused = 0;
+	}
+	return refused;
 }
 
 /* For list_sort(). */
@@ -554,6 +615,9 @@ throttle_flush(uint32 watcher, uint64 before, ThrottleSend send)
 	ListCell   *lc;
 	bool		rest = false;
 
+	/* a former worker has sent it */
+	if (by_watcher != NULL && send == NULL)
+		watcher_of(watcher)->refused = 0;
 	if (by_watcher == NULL ||
 		((dlist_is_empty(&watcher_of(watcher)->held) ||
 		  watcher_of(watcher)->flushed == attempt) &&

@@ -406,6 +406,53 @@ is_deeply(
 	'each narrowed channel has an interval of its own, and gets what goes to all');
 $listen->stop;
 
+# ---------- more than there is room for
+
+# An entry takes some 150 bytes, a message that is held back some 250.  What a
+# client is owed of each row is its newest change, as a message or in a gap.
+$sql->query_safe(q{SELECT ectowatch_unwatch('hot_changed')});
+$sql->quit;
+$node->stop;
+$ENV{ECTOWATCH_THROTTLE_BYTES} = 3000;
+$node->start;
+delete $ENV{ECTOWATCH_THROTTLE_BYTES};
+$sql = session($node, 'postgres');
+$sql->query_safe(q{INSERT INTO hot SELECT i, 0 FROM generate_series(1, 100) i;
+	SELECT ectowatch_watch('hot', 'updated', 'few', extra_columns => '{v}', throttle => '1 day')});
+$listen = start_listen($node, 'postgres', [], 'few');
+
+sub held { return ask($sql, q{SELECT notify_held FROM ectowatch_stat_watchers WHERE watcher = 'few'}) }
+sub updates { return scalar(grep { /"updated"/ } $listen->lines) }
+
+is(held(), 0, 'nothing is held back');
+update($_, $_ * 10, $_ * 10 + 1) foreach 1 .. 2;
+wait_delivered($node, 'postgres');
+is(held(), 2, 'statistics count what is');
+update($_, $_ * 10, $_ * 10 + 1) foreach 3 .. 100;
+wait_delivered($node, 'postgres');
+my $held = held();
+cmp_ok($held, '<', 20, 'no more than there is room for');
+poll_until('all others', sub { updates() == 200 - $held });
+is(held(), $held, 'which are sent');
+
+# the next one finds changes of a hundred rows, each of which may have been held back
+my $before = $listen->lines;
+end_worker();
+poll_until('a gap', sub { grep { /"gap"/ } $listen->lines });
+wait_delivered($node, 'postgres');
+is(held(), 0, 'nothing is held back any more');
+my @again = $listen->lines;
+splice @again, 0, $before;
+my ($from, $to, $changes) = (join '', @again) =~ /"gap","values":\{"from":(\d+),"to":(\d+),"changes":(\d+),"reason":"overtaken"\}/;
+cmp_ok($changes, '>', 50, 'the next worker has no room for them');
+my @told = map { /"id":(\d+)/ } grep { /"updated"/ } @again;
+is($sql->query_safe(
+		"SELECT count(*) FROM ectowatch_changes(0, '{few}', NULL) WHERE type = 'updated' AND position NOT BETWEEN $from AND $to "
+		. 'AND (values ->> \'v\')::int % 10 = 1 AND (values ->> \'id\')::int <> ALL (ARRAY[' . join(',', @told) . '])'),
+	0, 'what it could not hold is in the gap');
+$listen->stop;
+$sql->query_safe(q{SELECT ectowatch_unwatch('few')});
+
 # ---------- context
 
 $sql->query_safe(q{
