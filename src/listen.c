@@ -106,12 +106,10 @@ follow_listen(const char *channel)
 	def = watcher_of_channel(channel);
 	if (def != NULL && separated)
 		warn_of_column(channel, def);
-	if (def != NULL && (def->debug || ectowatch_debug))
-		ereport(LOG,
-				(errmsg("ectowatch: process %d listens to channel \"%s\" of watcher \"%s\"",
-						MyProcPid, channel, def->name)));
 	if (def != NULL || separated)
-		subscription_add(slot, channel, def != NULL && separated);
+		subscription_add(slot, channel, def != NULL && separated,
+						 def != NULL && (def->debug || ectowatch_debug) ?
+						 def->name : NULL);
 }
 
 void

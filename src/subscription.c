@@ -133,6 +133,7 @@ typedef struct Action
 	ActionKind	kind;
 	bool		required;
 	char		channel[NAMEDATALEN];
+	char		log_watcher[NAMEDATALEN];	/* "": it is not logged */
 } Action;
 
 typedef struct Listening
@@ -142,6 +143,7 @@ typedef struct Listening
 	bool		required;
 	bool		added;			/* by this transaction */
 	bool		removed;		/* by this transaction */
+	char		log_watcher[NAMEDATALEN];
 } Listening;
 
 static List *actions;			/* in TopTransactionContext */
@@ -378,7 +380,8 @@ listening_find(const char *channel)
 }
 
 static void
-action_append(ActionKind kind, const char *channel, bool required)
+action_append(ActionKind kind, const char *channel, bool required,
+			  const char *log_watcher)
 {
 	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
 	Action	   *action = palloc0(sizeof(Action));
@@ -388,16 +391,19 @@ action_append(ActionKind kind, const char *channel, bool required)
 	action->required = required;
 	if (channel)
 		strlcpy(action->channel, channel, NAMEDATALEN);
+	if (log_watcher)
+		strlcpy(action->log_watcher, log_watcher, NAMEDATALEN);
 	actions = lappend(actions, action);
 	MemoryContextSwitchTo(old);
 }
 
 void
-subscription_add(Slot *slot, const char *channel, bool required)
+subscription_add(Slot *slot, const char *channel, bool required,
+				 const char *log_watcher)
 {
 	mine = slot_subscriptions(slot);
 	if (actions != NIL || listening_find(channel) == NULL)
-		action_append(ACTION_ADD, channel, required);
+		action_append(ACTION_ADD, channel, required, log_watcher);
 }
 
 void
@@ -406,7 +412,8 @@ subscription_remove(const char *channel)
 	if (actions == NIL &&
 		(listening == NULL || hash_get_num_entries(listening) == 0))
 		return;
-	action_append(channel ? ACTION_REMOVE : ACTION_REMOVE_ALL, channel, false);
+	action_append(channel ? ACTION_REMOVE : ACTION_REMOVE_ALL, channel, false,
+				  NULL);
 }
 
 /* --- the end of the transaction --- */
@@ -466,6 +473,7 @@ action_play(const Action *action)
 			}
 			one->required = one->required || action->required;
 			one->removed = false;
+			strlcpy(one->log_watcher, action->log_watcher, NAMEDATALEN);
 			break;
 		case ACTION_REMOVE:
 			one = listening_find(action->channel);
@@ -517,6 +525,23 @@ listening_claim(void)
 	}
 }
 
+/* For debugging; after COMMIT it would be exact, but nothing may fail there. */
+static void
+listening_log(void)
+{
+	HASH_SEQ_STATUS scan;
+	Listening  *one;
+
+	hash_seq_init(&scan, listening);
+	while ((one = hash_seq_search(&scan)) != NULL)
+	{
+		if (one->added && !one->removed && one->log_watcher[0] != '\0')
+			ereport(LOG,
+					(errmsg("ectowatch: process %d listens to channel \"%s\" of watcher \"%s\"",
+							MyProcPid, one->channel, one->log_watcher)));
+	}
+}
+
 static void
 subscription_pre_commit(void)
 {
@@ -530,6 +555,7 @@ subscription_pre_commit(void)
 		action_play(lfirst(lc));
 	if (mine != NULL)
 		listening_claim();
+	listening_log();
 }
 
 /* Nothing in it may fail. */

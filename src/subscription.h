@@ -71,9 +71,11 @@ extern Subscription *subscription_list(Slot *slot, int *n);
 
 /*
  * From the commit of this (sub)transaction on.  If no entry is free then, a
- * required one is an error, another is not tracked.
+ * required one is an error, another is not tracked.  With the name of a watcher
+ * that is said in the server log when it is so.
  */
-extern void subscription_add(Slot *slot, const char *channel, bool required);
+extern void subscription_add(Slot *slot, const char *channel, bool required,
+							 const char *log_watcher);
 
 /* NULL: of all channels. */
 extern void subscription_remove(const char *channel);

@@ -135,6 +135,15 @@ is(subscriptions(),
 	'a users_updated|id|1, a users_updated|id|2, a users_updated|id|3, b users_updated|id|5',
 	'what was freed is used again');
 
+# ---------- debug: the log has those that there have been
+
+$b->query_safe('SET ectowatch.debug = on');
+$b->query_safe('BEGIN; LISTEN "users_updated|id|71"; ROLLBACK');
+$b->query_safe('BEGIN; SAVEPOINT s; LISTEN "users_updated|id|72"; ROLLBACK TO s; LISTEN "users_updated|id|73"; COMMIT');
+$b->query_safe('RESET ectowatch.debug; UNLISTEN "users_updated|id|73"');
+is( join(' ', slurp_file($node->logfile) =~ /ectowatch: process \d+ listens to channel "(users_updated\|id\|7\d)" of watcher "users_updated"/g),
+	'users_updated|id|73', 'a LISTEN that is rolled back is not logged');
+
 # ---------- PREPARE TRANSACTION: core refuses it with LISTEN
 
 like(failure($b, q{BEGIN; LISTEN "users_updated|id|6"; PREPARE TRANSACTION 'p'}),
