@@ -114,11 +114,12 @@ is(subscriptions(), $full, 'nor with us');
 
 # the first of them finds room, the second does not
 $a->query_safe('UNLISTEN "users_updated|id|4"');
-like(failure($b, q{BEGIN; LISTEN "users_updated|id|5"; LISTEN "users_updated|id|6"; COMMIT}),
+like(failure($b, q{BEGIN; INSERT INTO users VALUES (17); LISTEN "users_updated|id|5"; LISTEN "users_updated|id|6"; COMMIT}),
 	qr/too many subscriptions/, 'room for one of two is too little');
 is(subscriptions(),
 	'a users_updated|id|1, a users_updated|id|2, a users_updated|id|3, b tomorrow|id|1',
 	'all of a transaction or nothing');
+is($b->query_safe('SELECT count(*) FROM users WHERE id = 17'), 0, 'writes included');
 $b->query_safe('LISTEN "users_updated|id|5"');
 
 is(failure($b, 'LISTEN "next week|id|1"; LISTEN users_updated; LISTEN other'),
