@@ -31,7 +31,6 @@
 #include "access/xact.h"
 #include "catalog/pg_am_d.h"
 #include "commands/trigger.h"
-#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "utils/rel.h"
 
@@ -85,12 +84,6 @@ tuple_command(HeapTuple tuple, ChangeType type)
 		HeapTupleHeaderGetCmin(header) : InvalidCommandId;
 }
 
-static uint64
-hash_of_key(const char *values, uint32 keys_len)
-{
-	return hash_bytes_extended((const unsigned char *) values, keys_len, 0);
-}
-
 /* Whether an update changed something that the watcher wants to hear of. */
 static bool
 update_matches(const WatcherPlan *watcher, TriggerData *trigdata)
@@ -111,9 +104,9 @@ update_matches(const WatcherPlan *watcher, TriggerData *trigdata)
  */
 static void
 capture_old_values(StringInfo old, const WatcherPlan *watcher,
-				   TriggerData *trigdata, ChangeParts *parts, RowVersion left)
+				   TriggerData *trigdata, ChangeParts *parts, CommandId command)
 {
-	bool	   *wanted = palloc0(watcher->ncolumns * sizeof(bool));
+	bool		wanted[MaxHeapAttributeNumber];
 	bool		key_differs = false;
 	bool		any = false;
 	uint32		keys_len = 0;
@@ -134,9 +127,13 @@ capture_old_values(StringInfo old, const WatcherPlan *watcher,
 	}
 	if (any || watcher->def->old_values)
 	{
-		bool		complete = message_append_values(old, trigdata->tg_trigslot,
+		bool		complete;
+
+		initStringInfo(old);
+		complete = message_append_values(old, trigdata->tg_trigslot,
 													 watcher->columns,
-													 watcher->ncolumns, wanted,
+													 watcher->ncolumns,
+													 watcher->by_settings, wanted,
 													 watcher->nkeys, &keys_len);
 
 		if (!complete)
@@ -155,10 +152,7 @@ capture_old_values(StringInfo old, const WatcherPlan *watcher,
 			parts->old_shown = old->len;
 	}
 	if (key_differs)
-	{
-		left.key = hash_of_key(old->data, keys_len);
-		pending_moved(watcher->def->id, &left);
-	}
+		pending_moved(watcher->def->id, parts->old, keys_len, command);
 }
 
 /* What all changes of a watcher have in common. */
@@ -207,15 +201,15 @@ capture_context(ChangeParts *parts, const WatcherDef *def)
 }
 
 static void
-log_captured(const Change *change)
+log_captured(const ChangeParts *parts)
 {
-	if (!ectowatch_debug && !(change->flags & CHANGE_DEBUG))
+	if (!ectowatch_debug && !(parts->flags & CHANGE_DEBUG))
 		return;
 	ereport(LOG_SERVER_ONLY,
-			(errmsg("ectowatch: process %d captured for watcher \"%.*s\": %s %.*s",
-					MyProcPid, change->name_len, change_name(change),
-					change_type_name(change->type),
-					(int) change->values_len, change_values(change))));
+			(errmsg("ectowatch: process %d captured for watcher \"%s\": %s %.*s",
+					MyProcPid, parts->name, change_type_name(parts->type),
+					parts->values ? (int) parts->values_len : 2,
+					parts->values ? parts->values : "{}")));
 }
 
 /* Whether the change of a row is to be delivered; statistics are told. */
@@ -244,12 +238,14 @@ capture_row(const TriggerPlan *plan, const WatcherPlan *watcher,
 	TupleTableSlot *row = trigdata->tg_trigslot;
 	StringInfoData values;
 	StringInfoData old;
-	RowVersion	version;
 	ChangeParts parts;
-	Change	   *change;
+	CommandId	command;
 
+	/* all at once, which is cheaper than one by one */
+	slot_getsomeattrs(trigdata->tg_trigslot, watcher->last_attnum);
 	if (type == CHANGE_UPDATED)
 	{
+		slot_getsomeattrs(trigdata->tg_newslot, watcher->last_attnum);
 		if (!update_matches(watcher, trigdata))
 			return;
 		tuple = trigdata->tg_newtuple;
@@ -276,43 +272,34 @@ capture_row(const TriggerPlan *plan, const WatcherPlan *watcher,
 
 	initStringInfo(&values);
 	if (!message_append_values(&values, row,
-							   watcher->columns, watcher->ncolumns, NULL,
+							   watcher->columns, watcher->ncolumns,
+							   watcher->by_settings, NULL,
 							   watcher->nkeys, &parts.keys_len))
 		parts.flags |= CHANGE_PARTIAL;
 	parts.values = values.data;
 	parts.values_len = values.len;
 	parts.nkeys = watcher->nkeys;
 
-	version.key = hash_of_key(values.data, parts.keys_len);
-	version.lasting = false;
-	version.command = is_heap && watcher->key_unique ?
+	command = is_heap && watcher->key_unique ?
 		tuple_command(tuple, type) : InvalidCommandId;
 	if (type == CHANGE_UPDATED)
-	{
-		initStringInfo(&old);
-		capture_old_values(&old, watcher, trigdata, &parts, version);
-	}
+		capture_old_values(&old, watcher, trigdata, &parts, command);
 
-	/* of a row whose key cannot be told, nothing can be remembered */
 	capture_context(&parts, watcher->def);
-	change = change_make(&parts);
-	pending_add(change, parts.keys_len > 1 ? &version : NULL);
-	log_captured(change);
+	pending_add_row(&parts, command, watcher->head);
+	log_captured(&parts);
 }
 
 static void
 capture_truncate(ChangeParts *parts)
 {
-	Change	   *change;
-
 	if (ectowatch_mute)
 	{
 		pending_add_muted(parts);
 		return;
 	}
-	change = change_make(parts);
-	pending_add(change, NULL);
-	log_captured(change);
+	pending_add(parts, NULL);
+	log_captured(parts);
 }
 
 void

@@ -80,22 +80,62 @@ change_make(const ChangeParts *parts)
 	return change;
 }
 
+static inline uint64
+hash_more(uint64 digest, const void *bytes, uint32 len)
+{
+	return len == 0 ? digest :
+		hash_bytes_extended(bytes, (int) len, digest);
+}
+
 /* Old values that are not shown do not make a change another one. */
+uint64
+change_parts_digest(const ChangeParts *parts)
+{
+	uint32		numbers[] = {
+		parts->watcher, parts->relation, parts->type, parts->flags,
+		parts->keys_len, parts->values_len, parts->old_shown,
+		parts->context_len, parts->count
+	};
+	uint64		digest = hash_more(0, numbers, sizeof(numbers));
+
+	digest = hash_more(digest, parts->columns,
+					   parts->ncolumns * sizeof(AttrNumber));
+	digest = hash_more(digest, parts->name, strlen(parts->name));
+	digest = hash_more(digest, parts->values, parts->values_len);
+	digest = hash_more(digest, parts->old, parts->old_shown);
+	digest = hash_more(digest, parts->context, parts->context_len);
+	return digest + (digest == 0);
+}
+
 uint64
 change_digest(const Change *change)
 {
-	Change		head = *change;
-	uint64		digest;
+	ChangeParts parts = {0};
+	char		name[NAMEDATALEN];
 
-	head.size = head.old_len = 0;
-	digest = hash_bytes_extended((const unsigned char *) &head,
-								 offsetof(Change, columns), 0);
-	digest = hash_bytes_extended((const unsigned char *) change->columns,
-								 change_old(change) - (char *) change->columns +
-								 change->old_shown, digest);
-	digest = hash_bytes_extended((const unsigned char *) change_context(change),
-								 change->context_len, digest);
-	return digest + (digest == 0);
+	change_copy_name(change, name);
+	parts.watcher = change->watcher;
+	parts.relation = change->relation;
+	parts.type = change->type;
+	parts.flags = change->flags;
+	parts.name = name;
+	parts.ncolumns = change->ncolumns;
+	parts.columns = change->columns;
+	parts.values = change_values(change);
+	parts.values_len = change->values_len;
+	parts.keys_len = change->keys_len;
+	parts.old = change_old(change);
+	parts.old_shown = change->old_shown;
+	parts.context = change_context(change);
+	parts.context_len = change->context_len;
+	parts.count = change->count;
+	return change_parts_digest(&parts);
+}
+
+uint64
+change_key_hash(const char *values, uint32 keys_len)
+{
+	return hash_bytes_extended((const unsigned char *) values, keys_len, 0);
 }
 
 void

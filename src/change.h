@@ -63,6 +63,9 @@ typedef enum ChangeDelivery
 /* Of the old values that changed some are missing. */
 #define CHANGE_OLD_CUT		0x10
 
+/* Others of its batch are told in brief, by reference to it (brief.h). */
+#define CHANGE_HEAD			0x20
+
 typedef struct Change
 {
 	uint32		size;			/* of the whole, a multiple of 8 */
@@ -130,9 +133,14 @@ typedef struct ChangeParts
 extern Change *change_make(const ChangeParts *parts);
 
 /*
- * A digest of what readers are shown of a change; never 0.
+ * A digest of what readers are shown of a change; never 0.  Of parts that have
+ * values, it is that of the change which is made of them.
  */
 extern uint64 change_digest(const Change *change);
+extern uint64 change_parts_digest(const ChangeParts *parts);
+
+/* A hash of its key. */
+extern uint64 change_key_hash(const char *values, uint32 keys_len);
 
 /* Copies its name, terminated; 'name' has room for NAMEDATALEN bytes. */
 extern void change_copy_name(const Change *change, char *name);

@@ -231,6 +231,7 @@ message_column_init(MessageColumn *column, TupleDesc desc, AttrNumber attnum,
 	column->typlen = att->attlen;
 	column->typbyval = att->attbyval;
 	column->label = label.data;
+	column->label_len = label.len;
 	column->kind = message_kind(att->atttypid);
 	column->by_search_path = type_by_search_path(att->atttypid);
 	column->by_lc_monetary = type_by_lc_monetary(att->atttypid);
@@ -250,6 +251,37 @@ message_column_init(MessageColumn *column, TupleDesc desc, AttrNumber attnum,
 						   &column->to_json);
 	}
 }
+
+/*
+ * What StringInfo's functions do, in line and without a terminator: this is
+ * done for each row.
+ */
+static inline char *
+room_for(StringInfo out, int len)
+{
+	if (out->len + len >= out->maxlen)
+		enlargeStringInfo(out, len);
+	return out->data + out->len;
+}
+
+static inline void
+put_bytes(StringInfo out, const char *bytes, int len)
+{
+	memcpy(room_for(out, len), bytes, len);
+	out->len += len;
+}
+
+static inline void
+put_char(StringInfo out, char c)
+{
+	*room_for(out, 1) = c;
+	out->len++;
+}
+
+#define put_constant(out, text)		put_bytes(out, text, sizeof(text) - 1)
+
+/* The longest number, its sign and a terminator. */
+#define DIGITS_ROOM			24
 
 static void
 append_plainly(StringInfo out, MessageColumn *column, Datum value)
@@ -379,31 +411,19 @@ append_value(StringInfo out, MessageColumn *column, Datum value)
 	switch (column->kind)
 	{
 		case MESSAGE_INT2:
-			{
-				char		digits[12];
-
-				appendBinaryStringInfo(out, digits,
-									   pg_itoa(DatumGetInt16(value), digits));
-				return true;
-			}
+			out->len += pg_itoa(DatumGetInt16(value), room_for(out, DIGITS_ROOM));
+			return true;
 		case MESSAGE_INT4:
-			{
-				char		digits[12];
-
-				appendBinaryStringInfo(out, digits,
-									   pg_ltoa(DatumGetInt32(value), digits));
-				return true;
-			}
+			out->len += pg_ltoa(DatumGetInt32(value), room_for(out, DIGITS_ROOM));
+			return true;
 		case MESSAGE_INT8:
-			{
-				char		digits[24];
-
-				appendBinaryStringInfo(out, digits,
-									   pg_lltoa(DatumGetInt64(value), digits));
-				return true;
-			}
+			out->len += pg_lltoa(DatumGetInt64(value), room_for(out, DIGITS_ROOM));
+			return true;
 		case MESSAGE_BOOL:
-			appendStringInfoString(out, DatumGetBool(value) ? "true" : "false");
+			if (DatumGetBool(value))
+				put_constant(out, "true");
+			else
+				put_constant(out, "false");
 			return true;
 		case MESSAGE_TEXT:
 			escape_json(out, TextDatumGetCString(value));
@@ -433,8 +453,9 @@ append_columns(StringInfo out, TupleTableSlot *row,
 			   int nkeys, uint32 *keys_len)
 {
 	int			start = out->len;
+	int			max = (int) message_max_values();
 
-	appendStringInfoChar(out, '{');
+	put_char(out, '{');
 	*keys_len = 1;
 	for (int i = 0; i < ncolumns; i++)
 	{
@@ -446,43 +467,41 @@ append_columns(StringInfo out, TupleTableSlot *row,
 			continue;
 		value = slot_getattr(row, columns[i].attnum, &isnull);
 		if (out->len > start + 1)
-			appendStringInfoChar(out, ',');
-		appendStringInfoString(out, columns[i].label);
+			put_char(out, ',');
+		put_bytes(out, columns[i].label, columns[i].label_len);
 		if (isnull)
-			appendStringInfoString(out, "null");
+			put_constant(out, "null");
 		else
 			fits = append_value(out, &columns[i], value);
 
-		if (!fits || out->len - start > (int) message_max_values())
+		if (!fits || out->len - start > max)
 		{
 			/* back to the keys, or to nothing if it is one of them */
 			if (i < nkeys)
 				*keys_len = 1;
 			out->len = start + *keys_len;
-			appendStringInfoChar(out, '}');
+			put_char(out, '}');
 			return false;
 		}
 		if (i < nkeys)
 			*keys_len = out->len - start;
 	}
-	appendStringInfoChar(out, '}');
+	put_char(out, '}');
 	return true;
 }
 
 bool
+message_column_by_settings(const MessageColumn *column)
+{
+	return column->kind == MESSAGE_JSON || column->kind == MESSAGE_GUARDED;
+}
+
+bool
 message_append_values(StringInfo out, TupleTableSlot *row,
-					  MessageColumn *columns, int ncolumns, const bool *wanted,
-					  int nkeys, uint32 *keys_len)
+					  MessageColumn *columns, int ncolumns, bool by_settings,
+					  const bool *wanted, int nkeys, uint32 *keys_len)
 {
 	volatile bool complete = false;
-	bool		by_settings = false;
-
-	for (int i = 0; i < ncolumns; i++)
-	{
-		if (columns[i].kind == MESSAGE_JSON ||
-			columns[i].kind == MESSAGE_GUARDED)
-			by_settings = true;
-	}
 
 	if (!by_settings)
 		return append_columns(out, row, columns, ncolumns, wanted, nkeys,
@@ -517,6 +536,8 @@ message_column_differs(const MessageColumn *column,
 
 	if (anull || bnull)
 		return anull != bnull;
+	if (column->typbyval)
+		return avalue != bvalue;
 
 	/* an unchanged long value need not be fetched to be known as such */
 	if (column->typlen == -1 &&
@@ -532,15 +553,16 @@ message_column_differs(const MessageColumn *column,
 static void
 append_shown(StringInfo out, const char *json, uint32 shown, uint32 len)
 {
-	appendBinaryStringInfo(out, json, shown);
+	put_bytes(out, json, shown);
 	if (shown < len)
-		appendStringInfoChar(out, '}');
+		put_char(out, '}');
 }
 
 void
 message_append_old(StringInfo out, const Change *change)
 {
 	append_shown(out, change_old(change), change->old_shown, change->old_len);
+	out->data[out->len] = '\0';
 }
 
 void
@@ -575,16 +597,18 @@ message_for_channel(StringInfo out, const Change *change, uint64 position,
 	bool		context = change->context_len > 0;
 	bool		old = change->old_shown > 0;
 	uint32		values_len = change->values_len;
+	const char *type = change_type_name(change->type);
 
 	for (;;)
 	{
 		resetStringInfo(out);
-		appendStringInfo(out, "{\"type\":\"%s\",\"values\":",
-						 change_type_name(change->type));
+		put_constant(out, "{\"type\":\"");
+		put_bytes(out, type, strlen(type));
+		put_constant(out, "\",\"values\":");
 		append_shown(out, change_values(change), values_len, change->values_len);
 		if (old)
 		{
-			appendStringInfoString(out, ",\"old\":");
+			put_constant(out, ",\"old\":");
 			message_append_old(out, change);
 		}
 		if (context)
@@ -593,8 +617,10 @@ message_for_channel(StringInfo out, const Change *change, uint64 position,
 			message_append_context(out, change, of, false);
 		}
 		if (partial)
-			appendStringInfoString(out, ",\"partial\":true");
-		appendStringInfo(out, ",\"position\":" UINT64_FORMAT "}", position);
+			put_constant(out, ",\"partial\":true");
+		put_constant(out, ",\"position\":");
+		out->len += pg_ulltoa_n(position, room_for(out, DIGITS_ROOM));
+		appendStringInfoChar(out, '}');
 
 		if (out->len <= max)
 			return;

@@ -39,6 +39,7 @@ typedef struct MessageColumn
 	bool		by_lc_monetary; /* or on that */
 	bool		foreign_json;	/* renders what others wrote as JSON */
 	char	   *label;			/* "name": as JSON */
+	int			label_len;
 	FmgrInfo	to_json;		/* for MESSAGE_JSON and MESSAGE_GUARDED */
 } MessageColumn;
 
@@ -49,16 +50,19 @@ typedef struct MessageColumn
 extern void message_column_init(MessageColumn *column, TupleDesc desc,
 								AttrNumber attnum, const char *name);
 
+/* Whether its output depends on settings, which have to be fixed meanwhile. */
+extern bool message_column_by_settings(const MessageColumn *column);
+
 /*
  * Appends {"a":1,...} of a row: all columns, or, unless it is NULL, those that
- * 'wanted' says.  Returns false if values had to be left out,
+ * 'wanted' says; 'by_settings' if that is true of one of them.  Returns false if values had to be left out,
  * being too long or failing: then only the first nkeys columns are there, or,
  * if that is impossible too, nothing but {}.  *keys_len becomes the length up
  * to the last key.  Throws only for want of memory, or if cancelled.
  */
 extern bool message_append_values(StringInfo out, TupleTableSlot *row,
 								  MessageColumn *columns, int ncolumns,
-								  const bool *wanted,
+								  bool by_settings, const bool *wanted,
 								  int nkeys, uint32 *keys_len);
 
 /* Whether a column's values differ, bit by bit. */

@@ -71,8 +71,12 @@
 /* How long when another transaction keeps NOTIFY's lock. */
 #define NOTIFY_LOCKED_PAUSE_MS	100
 
-/* The longest pause of a busy worker. */
-#define NOTIFY_MAX_PAUSE_MS		10
+/*
+ * A listener that is woken for nothing takes about ten times the CPU that
+ * waking it takes.  So this leaves listeners a tenth of two cores.
+ */
+#define NOTIFY_PAUSE_PER_WAKING	50
+#define NOTIFY_MAX_PAUSE_MS		100
 
 #define add_u64(counter, n) \
 	pg_atomic_write_u64(counter, pg_atomic_read_u64(counter) + (n))
@@ -761,7 +765,8 @@ notify_send(Slot *slot, long *pause)
 				note_done(&delivery, &cursor, true);
 				pg_atomic_write_u64(&progress->notified_at, (uint64) ended_at);
 				pgstat_report_stat(false);
-				*pause = Min((ended_at - started_at) / 1000, NOTIFY_MAX_PAUSE_MS);
+				*pause = Min(outbox_waking_us() * NOTIFY_PAUSE_PER_WAKING / 1000,
+							 NOTIFY_MAX_PAUSE_MS);
 				break;
 			}
 	}

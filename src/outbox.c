@@ -27,6 +27,10 @@
  * The worker waits for NOTIFY's lock, which is taken by the commit, no longer
  * than 10 ms.  Before the first message it looks how full NOTIFY's queue is.
  *
+ * What a transaction costs others is seen by the CPU time that its end takes,
+ * from when it is committed: that is when core wakes listeners, on servers up
+ * to 18 all of the database, one system call for each.
+ *
  * All of this is private to the worker, and of one attempt: whatever ends it,
  * a commit, an abort or an error, outbox_begin() starts anew.
  *
@@ -35,6 +39,8 @@
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
+
+#include <time.h>
 
 #include "access/xact.h"
 #include "commands/async.h"
@@ -97,11 +103,32 @@ static uint32 messages;
 static Size bytes;
 static HTAB *channels;			/* of Channel; NULL: none yet */
 static List *debug_lines;
+static uint64 committed_cpu;	/* cpu_us() at the commit */
+static uint64 waking_us;		/* what waking took after it */
 
 /* By a watcher's entry in the slot, and the ids that have one of this attempt. */
 static OwnCount *counts;
 static uint32 *counted;
 static int	ncounted;
+
+/* The CPU time of this process, in microseconds. */
+static uint64
+cpu_us(void)
+{
+	struct timespec now;
+
+	if (clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now) != 0)
+		return 0;
+	return (uint64) now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+/* Core wakes listeners later than it calls this. */
+static void
+outbox_xact_callback(XactEvent event, void *arg pg_attribute_unused())
+{
+	if (event == XACT_EVENT_COMMIT && begun)
+		committed_cpu = cpu_us();
+}
 
 MemoryContext
 outbox_context(void)
@@ -117,6 +144,7 @@ outbox_begin(Slot *for_slot)
 	{
 		context = AllocSetContextCreate(TopMemoryContext, "ectowatch outbox",
 										ALLOCSET_DEFAULT_SIZES);
+		RegisterXactCallback(outbox_xact_callback, NULL);
 		counts = MemoryContextAllocZero(TopMemoryContext,
 										SLOT_ENTRIES * sizeof(OwnCount));
 		counted = MemoryContextAlloc(TopMemoryContext,
@@ -388,6 +416,7 @@ commit_unless_locked(void)
 	{
 		CommitTransactionCommand();
 		LockTimeout = 0;
+		waking_us = cpu_us() - committed_cpu;
 		done = true;
 	}
 	PG_CATCH();
@@ -427,6 +456,12 @@ outbox_commit(void)
 		result = commit_unless_locked() ? OUTBOX_SENT : OUTBOX_LOCKED;
 	begun = false;
 	return result;
+}
+
+uint64
+outbox_waking_us(void)
+{
+	return waking_us;
 }
 
 void

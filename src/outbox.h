@@ -66,6 +66,9 @@ extern bool outbox_is_full(void);
  */
 extern OutboxResult outbox_commit(void);
 
+/* After OUTBOX_SENT: the CPU time, in microseconds, that waking listeners took. */
+extern uint64 outbox_waking_us(void);
+
 /* After OUTBOX_SENT: counts it; logs what is to be logged. */
 extern void outbox_count_sent(void);
 extern void outbox_log_sent(void);

@@ -76,7 +76,7 @@ typedef struct PendingCount
 typedef struct PendingLevel
 {
 	int			nest;
-	uint64		bytes;
+	StoreMark	stored;
 	uint32		nchanges;
 	uint64		rows;			/* rows_mark() */
 	int			ncounts;
@@ -98,6 +98,11 @@ typedef struct Pending
 	int			nlevels;
 	int			maxlevels;
 
+	/*
+	 * As long as one command has made all row versions, none comes twice or
+	 * late, and rows is NULL.
+	 */
+	CommandId	command;		/* InvalidCommandId: none yet */
 	Rows	   *rows;
 
 	/* from PRE_COMMIT on */
@@ -137,7 +142,7 @@ pending_start(void)
 	store_init(&pending.store, pending_buffer_limit());
 	pending.maxcounts = 4;
 	pending.counts = palloc(pending.maxcounts * sizeof(PendingCount));
-	pending.rows = rows_create(pending_rows_memory());
+	pending.command = InvalidCommandId;
 	MemoryContextSwitchTo(old);
 }
 
@@ -147,6 +152,52 @@ pending_end(void)
 {
 	store_close(&pending.store);
 	pending.context = NULL;
+}
+
+/* --- rows --- */
+
+static RowVersion
+version_of_row(const char *values, uint32 keys_len, CommandId command)
+{
+	RowVersion	version;
+
+	version.key = change_key_hash(values, keys_len);
+	version.command = command;
+	version.lasting = false;
+	return version;
+}
+
+static void
+note_stored_row(const Change *change, void *arg pg_attribute_unused())
+{
+	RowVersion	version;
+
+	if (change->type > CHANGE_DELETED || change->keys_len <= 1)
+		return;
+	version = version_of_row(change_values(change), change->keys_len,
+							 pending.command);
+	(void) rows_note(pending.rows, change->watcher, &version,
+					 change_digest(change));
+}
+
+/* From now on rows are remembered; those that are stored, as if they had been. */
+static void
+pending_remember_rows(void)
+{
+	MemoryContext old;
+
+	if (pending.rows != NULL)
+		return;
+	old = MemoryContextSwitchTo(pending.context);
+	pending.rows = rows_create(pending_rows_memory());
+	MemoryContextSwitchTo(old);
+
+	/* what is stored came after the mark of every level */
+	if (pending.nlevels > 0)
+		(void) rows_mark(pending.rows);
+	if (pending.store.spilled > 0)
+		rows_forget(pending.rows);
+	store_walk_buffer(&pending.store, note_stored_row, NULL);
 }
 
 /*
@@ -162,6 +213,8 @@ pending_enter_level(void)
 		(pending.nlevels > 0 && pending.levels[pending.nlevels - 1].nest == nest))
 		return;
 
+	if (pending.command != InvalidCommandId)
+		pending_remember_rows();
 	if (pending.nlevels == pending.maxlevels)
 	{
 		int			n = Max(8, pending.maxlevels * 2);
@@ -173,9 +226,9 @@ pending_enter_level(void)
 	}
 	level = &pending.levels[pending.nlevels];
 	level->nest = nest;
-	level->bytes = store_bytes(&pending.store);
+	level->stored = store_mark(&pending.store);
 	level->nchanges = pending.nchanges;
-	level->rows = rows_mark(pending.rows);
+	level->rows = pending.rows ? rows_mark(pending.rows) : 0;
 	level->ncounts = pending.ncounts;
 	level->counts = MemoryContextAlloc(pending.context,
 									   (pending.ncounts + 1) * sizeof(PendingCount));
@@ -185,25 +238,34 @@ pending_enter_level(void)
 }
 
 void
-pending_moved(uint32 watcher, const RowVersion *version)
+pending_moved(uint32 watcher, const char *old, uint32 keys_len,
+			  CommandId command)
 {
+	RowVersion	version = version_of_row(old, keys_len, command);
+
 	if (pending.context == NULL)
 		pending_start();
 	pending_enter_level();
-	rows_note(pending.rows, watcher, version, 0);
+	pending_remember_rows();
+	(void) rows_note(pending.rows, watcher, &version, 0);
 }
 
 void
 pending_forget_rows(void)
 {
-	if (pending.context != NULL)
-		rows_begin_anew(pending.rows);
+	if (pending.context == NULL)
+		return;
+	pending_remember_rows();
+	rows_begin_anew(pending.rows);
 }
 
 bool
 pending_remembers_rows(void)
 {
-	return pending.context == NULL || rows_are_complete(pending.rows);
+	if (pending.context == NULL)
+		return true;
+	return pending.rows ? rows_are_complete(pending.rows) :
+		pending.store.spilled == 0;
 }
 
 /* --- collecting --- */
@@ -228,20 +290,51 @@ pending_count_of(uint32 watcher)
 	return &pending.counts[pending.ncounts++];
 }
 
-void
-pending_add(const Change *change, const RowVersion *version)
+static void
+pending_begin_change(void)
 {
 	if (pending.context == NULL)
 		pending_start();
 	pending_enter_level();
+}
 
-	if (version != NULL &&
-		!rows_note(pending.rows, change->watcher, version,
-				   change_digest(change)))
-		return;
+void
+pending_add(const ChangeParts *parts, const RowVersion *version)
+{
+	Change	   *change = change_make(parts);
 
-	pending_count_of(change->watcher)->stored++;
+	pending_begin_change();
+	if (version != NULL)
+	{
+		pending_remember_rows();
+		if (!rows_note(pending.rows, parts->watcher, version,
+					   change_digest(change)))
+			return;
+	}
+	pending_count_of(parts->watcher)->stored++;
 	store_add(&pending.store, change);
+	pending.nchanges++;
+}
+
+void
+pending_add_row(const ChangeParts *parts, CommandId command, StoreHead *head)
+{
+	pending_begin_change();
+	if (pending.command == InvalidCommandId)
+		pending.command = command;
+	if (command == InvalidCommandId || command != pending.command)
+		pending_remember_rows();
+	if (pending.rows != NULL && parts->keys_len > 1)
+	{
+		RowVersion	version = version_of_row(parts->values, parts->keys_len,
+											 command);
+
+		if (!rows_note(pending.rows, parts->watcher, &version,
+					   change_parts_digest(parts)))
+			return;
+	}
+	pending_count_of(parts->watcher)->stored++;
+	store_add_brief(&pending.store, parts, head);
 	pending.nchanges++;
 }
 
@@ -260,9 +353,7 @@ pending_count_only(const ChangeParts *parts)
 {
 	PendingCount *count;
 
-	if (pending.context == NULL)
-		pending_start();
-	pending_enter_level();
+	pending_begin_change();
 	count = pending_count_of(parts->watcher);
 	if (count->template == NULL)
 	{
@@ -466,13 +557,17 @@ pending_summarize(void)
 static void
 pending_roll_back(PendingLevel *level)
 {
-	store_cut(&pending.store, level->bytes);
+	store_cut(&pending.store, &level->stored);
 	pending.nchanges = level->nchanges;
 	pending.ncounts = level->ncounts;
 	memcpy(pending.counts, level->counts,
 		   level->ncounts * sizeof(PendingCount));
 
-	rows_roll_back(pending.rows, level->rows);
+	/* where no rows were remembered, all are gone */
+	if (pending.rows != NULL)
+		rows_roll_back(pending.rows, level->rows);
+	else
+		pending.command = InvalidCommandId;
 }
 
 static void
@@ -508,7 +603,7 @@ pending_subxact_callback(SubXactEvent event,
 		else
 			level->nest = nest - 1;
 	}
-	if (pending.nlevels == 0)
+	if (pending.nlevels == 0 && pending.rows != NULL)
 		rows_forget_marks(pending.rows);
 }
 

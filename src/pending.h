@@ -17,14 +17,24 @@
 extern void pending_init(void);
 
 /*
- * Adds a change to the current (sub)transaction, unless it equals the newest
- * one of its watcher and key, or comes late.  'row' is NULL for changes that
- * are not about a row.  Throws only for want of memory.
+ * Adds a change to the current (sub)transaction, unless the newest one of its
+ * version's key says the same.  The version is NULL where that may be.  Throws
+ * only for want of memory.
  */
-extern void pending_add(const Change *change, const RowVersion *row);
+extern void pending_add(const ChangeParts *parts, const RowVersion *version);
 
-/* Notes that a later version of this watcher's row has left that key. */
-extern void pending_moved(uint32 watcher, const RowVersion *row);
+/*
+ * The same for a change of a row, unless a change of a later version is there.
+ * 'command' has made the version; InvalidCommandId where that is not known, or
+ * the watcher's key is not unique.  'head' belongs to changes that differ from
+ * this one in flags, values, old values and context at most (store.h).
+ */
+extern void pending_add_row(const ChangeParts *parts, CommandId command,
+							StoreHead *head);
+
+/* Notes that a later version of a watcher's row has left that key. */
+extern void pending_moved(uint32 watcher, const char *old, uint32 keys_len,
+						  CommandId command);
 
 /* After a TRUNCATE rows with the same keys are others. */
 extern void pending_forget_rows(void);

@@ -79,7 +79,7 @@ rows_create(Size memory)
 	return rows;
 }
 
-static void
+void
 rows_forget(Rows *rows)
 {
 	rowhash_reset(rows->hash);

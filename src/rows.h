@@ -36,6 +36,9 @@ extern Rows *rows_create(Size memory);
 extern bool rows_note(Rows *rows, uint32 watcher, const RowVersion *version,
 					  uint64 digest);
 
+/* There are more of them than can be remembered. */
+extern void rows_forget(Rows *rows);
+
 /* From here on, rows with the same keys are others. */
 extern void rows_begin_anew(Rows *rows);
 

@@ -177,6 +177,6 @@ ectowatch_notify(PG_FUNCTION_ARGS)
 	version.key = hash_bytes_extended((unsigned char *) payload, len, version.key);
 	version.command = InvalidCommandId;
 	version.lasting = true;
-	pending_add(change_make(&parts), &version);
+	pending_add(&parts, &version);
 	PG_RETURN_VOID();
 }

@@ -14,10 +14,15 @@
 #include "spill.h"
 #include "store.h"
 
+/* Of the stores of this backend, one after the other. */
+static uint64 last_serial;
+
 void
 store_init(Store *store, Size limit)
 {
 	memset(store, 0, sizeof(*store));
+	store->serial = ++last_serial;
+	brief_reader_init(&store->briefs);
 	store->file = -1;
 	store->limit = limit;
 	store->allocated = 1024;
@@ -37,33 +42,85 @@ store_spill(Store *store)
 	store->used = 0;
 }
 
-void
-store_add(Store *store, const Change *change)
+/* Room for a change behind the others. */
+static void *
+store_room(Store *store, Size size)
 {
-	if (store->used > 0 && store->used + change->size > store->limit)
-		store_spill(store);
-	if (store->used + change->size > store->allocated)
-	{
-		Size		size = Max(2 * store->allocated,
-							   store->used + change->size);
+	void	   *room;
 
-		store->buffer = repalloc_huge(store->buffer, size);
-		store->allocated = size;
+	if (store->used > 0 && store->used + size > store->limit)
+		store_spill(store);
+	if (store->used + size > store->allocated)
+	{
+		Size		allocate = Max(2 * store->allocated, store->used + size);
+
+		store->buffer = repalloc_huge(store->buffer, allocate);
+		store->allocated = allocate;
 	}
-	memcpy(store->buffer + store->used, change, change->size);
-	store->used += change->size;
+	room = store->buffer + store->used;
+	store->used += size;
+	return room;
 }
 
 void
-store_cut(Store *store, uint64 bytes)
+store_add(Store *store, const Change *change)
 {
-	if (bytes < store->spilled)
+	memcpy(store_room(store, change->size), change, change->size);
+}
+
+void
+store_add_brief(Store *store, const ChangeParts *parts, StoreHead *head)
+{
+	Change	   *change;
+
+	if (head->serial == store->serial)
 	{
-		store->spilled = bytes;
+		brief_write(store_room(store, brief_needs(parts)), head->number, parts);
+		return;
+	}
+	change = change_make(parts);
+	change->flags |= CHANGE_HEAD;
+	head->number = store->briefs.nheads;
+	brief_add_head(&store->briefs, change);
+	store_add(store, change);
+	head->serial = store->serial;
+}
+
+StoreMark
+store_mark(const Store *store)
+{
+	StoreMark	mark = {store_bytes(store), store->briefs.nheads};
+
+	return mark;
+}
+
+void
+store_cut(Store *store, const StoreMark *mark)
+{
+	if (mark->bytes < store->spilled)
+	{
+		store->spilled = mark->bytes;
 		store->used = 0;
 	}
 	else
-		store->used = bytes - store->spilled;
+		store->used = mark->bytes - store->spilled;
+
+	/* nobody tells those who refer to a head that it is gone */
+	if (mark->nheads < store->briefs.nheads)
+		store->serial = ++last_serial;
+	brief_reader_cut(&store->briefs, mark->nheads);
+}
+
+void
+store_walk_buffer(Store *store, ChangeCallback callback, void *arg)
+{
+	for (Size at = 0; at < store->used;)
+	{
+		const char *place = store->buffer + at;
+
+		callback(brief_whole(&store->briefs, place), arg);
+		at += brief_size(place);
+	}
 }
 
 bool
@@ -74,25 +131,20 @@ store_walk(Store *store, ChangeCallback callback, void *arg)
 
 	for (uint64 at = 0; at < store->spilled;)
 	{
-		Change		header;
-		Change	   *change;
+		uint32		size;
+		char	   *place;
 
-		if (!spill_read(store->file, at, &header, sizeof(header)))
+		if (!spill_read(store->file, at, &size, sizeof(size)))
 			return false;
-		change = palloc(header.size);
-		if (!spill_read(store->file, at, change, header.size))
+		size = brief_size(&size);
+		place = palloc(size);
+		if (!spill_read(store->file, at, place, size))
 			return false;
-		callback(change, arg);
-		pfree(change);
-		at += header.size;
+		callback(brief_whole(&store->briefs, place), arg);
+		pfree(place);
+		at += size;
 	}
-	for (Size at = 0; at < store->used;)
-	{
-		const Change *change = (const Change *) (store->buffer + at);
-
-		callback(change, arg);
-		at += change->size;
-	}
+	store_walk_buffer(store, callback, arg);
 	return true;
 }
 

@@ -166,7 +166,8 @@ render_members(const WatcherDef *def, List *members, Datum *values, Oid type)
 		row->tts_isnull[i] = false;
 	}
 	ExecStoreVirtualTuple(row);
-	complete = message_append_values(out, row, columns, n, NULL, n, &keys_len);
+	complete = message_append_values(out, row, columns, n, true, NULL,
+										 n, &keys_len);
 	AtEOXact_GUC(false, level);
 	SetUserIdAndSecContext(user, security);
 

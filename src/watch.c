@@ -317,7 +317,7 @@ add_ended(const WatcherDef *def)
 	parts.flags = watcher_flags(def);
 	parts.name = def->name;
 	parts.relation_name = watcher_relation_name(def->relation);
-	pending_add(change_make(&parts), NULL);
+	pending_add(&parts, NULL);
 }
 
 void

@@ -70,6 +70,9 @@ typedef struct CachedPlan
 
 static HTAB *plans;
 
+/* The one that was asked for last. */
+static CachedPlan *last_plan;
+
 /* See watcher_generation(). */
 static uint64 generation = 1;
 
@@ -380,6 +383,7 @@ plan_watcher(WatcherPlan *plan, const WatcherDef *def, Relation relation,
 	complete = plan_add_columns(plan, desc, def->key_columns);
 	plan->nkeys = plan->ncolumns;
 	complete = plan_add_columns(plan, desc, def->extra_columns) && complete;
+	plan->head = palloc0(sizeof(StoreHead));
 	plan->origin_columns = palloc((n + 1) * sizeof(AttrNumber));
 	for (int i = 0; i < plan->ncolumns; i++)
 	{
@@ -398,9 +402,15 @@ plan_watcher(WatcherPlan *plan, const WatcherDef *def, Relation relation,
 	plan->flags |= watcher_flags(def) | (complete ? 0 : CHANGE_PARTIAL);
 	for (int i = 0; i < plan->ncolumns; i++)
 	{
+		plan->last_attnum = Max(plan->last_attnum, plan->columns[i].attnum);
+		if (message_column_by_settings(&plan->columns[i]))
+			plan->by_settings = true;
 		if (plan->columns[i].foreign_json)
 			plan->flags |= CHANGE_FOREIGN_JSON;
 	}
+
+	for (int i = 0; i < plan->ntriggers; i++)
+		plan->last_attnum = Max(plan->last_attnum, plan->triggers[i].attnum);
 
 	if (!complete)
 		ereport(WARNING,
@@ -465,6 +475,7 @@ plans_purge(void)
 			MemoryContextSetParent(entry->context, TopTransactionContext);
 		(void) hash_search(plans, &entry->key, HASH_REMOVE, NULL);
 	}
+	last_plan = NULL;
 	plans_limit = Max(256, 2 * hash_get_num_entries(plans));
 }
 
@@ -478,6 +489,9 @@ watcher_trigger_plan(Relation relation, Oid trigger, int event)
 	TriggerPlan *plan;
 	bool		found;
 
+	if (last_plan != NULL && last_plan->valid &&
+		last_plan->key.trigger == trigger && last_plan->key.event == event)
+		return last_plan->plan;
 	if (plans == NULL)
 		watcher_cache_start();
 	if (hash_get_num_entries(plans) >= plans_limit)
@@ -489,6 +503,7 @@ watcher_trigger_plan(Relation relation, Oid trigger, int event)
 		entry->context = NULL;
 		entry->plan = NULL;
 	}
+	last_plan = entry;
 	if (entry->valid)
 		return entry->plan;
 

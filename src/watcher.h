@@ -15,6 +15,7 @@
 
 #include "condition.h"
 #include "message.h"
+#include "store.h"
 
 /* Events as bits; 'changed' is all of them. */
 #define EVENT_INSERTED		0x01
@@ -85,10 +86,13 @@ typedef struct WatcherPlan
 	int			nkeys;			/* of columns[], the first ones */
 	int			ncolumns;
 	MessageColumn *columns;
+	bool		by_settings;	/* some of them are */
 	AttrNumber *origin_columns; /* their numbers in the watched relation */
 	int			ntriggers;
 	MessageColumn *triggers;	/* columns of which one must differ */
+	AttrNumber	last_attnum;	/* the highest of all these columns */
 	Condition  *condition;		/* or NULL */
+	StoreHead  *head;			/* of this transaction's changes by this plan */
 } WatcherPlan;
 
 /* What one trigger has to do. */

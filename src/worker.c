@@ -44,7 +44,7 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
-#include "change.h"
+#include "brief.h"
 #include "ectowatch.h"
 #include "message.h"
 #include "notify.h"
@@ -73,10 +73,12 @@ typedef struct Worker
 	Ring	   *ring;
 	SlotProgress *progress;
 	RingWriter	writer;
+	BriefReader reader;			/* of the batch in hand */
 	TimestampTz now;			/* when the batch in hand was taken */
 	uint64		next_position;
 	bool		resuming;		/* the oldest batch may be in the ring */
 	TimestampTz notify_at;		/* not before that */
+	int			taken;			/* batches, in this turn */
 	bool		failed;			/* the last turn was given up */
 } Worker;
 
@@ -465,11 +467,11 @@ worker_append_inline(Worker *worker, const Batch *batch, uint32 done)
 
 	for (uint32 i = 0; i < batch->nchanges; i++)
 	{
-		const Change *change = (const Change *) (data + at);
+		const Change *change = brief_next(&worker->reader, data + at);
 
 		if (i >= done)
 			worker_append_next(worker, change, batch, i);
-		at += change->size;
+		at += brief_size(data + at);
 		if (at - piece > PIECE_BYTES)
 		{
 			worker_publish(worker);
@@ -501,15 +503,14 @@ worker_append_file(Worker *worker, const Batch *batch, uint32 done, File file)
 		read += want;
 		have += want;
 
-		while (have - at >= sizeof(Change))
+		while (have - at >= sizeof(uint32) &&
+			   have - at >= brief_size(piece + at))
 		{
-			const Change *change = (const Change *) (piece + at);
+			const Change *change = brief_next(&worker->reader, piece + at);
 
-			if (change->size > have - at)
-				break;
 			if (i++ >= done)
 				worker_append_next(worker, change, batch, i - 1);
-			at += change->size;
+			at += brief_size(piece + at);
 		}
 		memmove(piece, piece + at, have - at);
 		have -= at;
@@ -558,6 +559,7 @@ worker_append_batch(Worker *worker, const Batch *batch)
 {
 	uint32		done = worker_done_of(worker, batch);
 
+	brief_reader_cut(&worker->reader, 0);
 	/*
 	 * Its transaction saw the extension.  If it is not there, it was dropped
 	 * since, with all watchers: there is nobody to tell.
@@ -582,6 +584,7 @@ worker_append_batch(Worker *worker, const Batch *batch)
 	}
 	queue_advance(worker->queue);
 	add_u64(&worker->progress->batches, 1);
+	worker->taken++;
 }
 
 /*
@@ -655,6 +658,8 @@ worker_turn(Worker *worker)
 	bool		more;
 	long		wait = -1;
 
+	worker->taken = 0;
+
 	/* who asks for a position need not wait for the first change */
 	(void) positions_reserve(worker->slot, &worker->next_position, 1);
 
@@ -721,6 +726,16 @@ worker_sleep(Worker *worker, long wait)
 	ResetLatch(MyLatch);
 }
 
+static long nap_ms = 1;
+/* Lets batches gather; no commit has to wake us. */
+static void
+worker_nap(void)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 nap_ms, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+}
+
 /*
  * ALTER DATABASE and ALTER ROLE may set what a worker cannot live with.
  */
@@ -770,7 +785,9 @@ ectowatch_worker_main(Datum arg)
 	worker.ring = slot_ring(worker.slot);
 	worker.progress = slot_progress(worker.slot);
 	worker_resume(&worker);
+	brief_reader_init(&worker.reader);
 	notify_start(worker.slot);
+	if (getenv("NAP")) nap_ms = atoi(getenv("NAP"));
 	pgstat_report_activity(STATE_IDLE, NULL);
 
 	context = AllocSetContextCreate(TopMemoryContext, "ectowatch worker",
@@ -793,7 +810,11 @@ ectowatch_worker_main(Datum arg)
 		}
 
 		wait = worker_try_turn(&worker, context);
-		if (wait != 0)
+		if (wait == 0)
+			continue;
+		if (!worker.failed && worker.taken > 1)
+			worker_nap();
+		else
 			worker_sleep(&worker, wait);
 	}
 }

@@ -1,0 +1,74 @@
+/*-------------------------------------------------------------------------
+ *
+ * brief.h
+ *	  Changes of a batch, in brief.
+ *
+ * A batch may hold a million changes of one watcher, most of whose bytes would
+ * be the same.  So in pending, spill file and queue the first is written whole,
+ * as a head, and the others as briefs, which name their head by its number, in
+ * the order of heads in the batch.  Whoever reads a batch reads it from its
+ * start, and so knows the heads.  In the ring each change is whole again.
+ *
+ * Copyright (c) 2026, the ectowatch authors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ECTOWATCH_BRIEF_H
+#define ECTOWATCH_BRIEF_H
+
+#include "change.h"
+
+/* In the place where a Change has its size, which is a multiple of 8. */
+#define BRIEF_MARK			1
+
+typedef struct Brief
+{
+	uint32		size;			/* of the whole, a multiple of 8; BRIEF_MARK */
+	uint32		head;
+	uint16		flags;
+	uint16		unused;
+	uint32		keys_len;
+	uint32		values_len;
+	uint32		old_len;
+	uint32		old_shown;
+	uint32		context_len;
+	char		text[FLEXIBLE_ARRAY_MEMBER];	/* values, old, context */
+} Brief;
+
+/* The bytes that a change takes in a batch, be it whole or brief. */
+#define brief_size(at)		(*(const uint32 *) (at) & ~(uint32) BRIEF_MARK)
+
+/* What a change takes in brief, and writing it there. */
+extern Size brief_needs(const ChangeParts *parts);
+extern void brief_write(Brief *brief, uint32 head, const ChangeParts *parts);
+
+/* The heads of one batch, and room for one change. */
+typedef struct BriefReader
+{
+	MemoryContext context;
+	Change	  **heads;
+	uint32		nheads;
+	uint32		maxheads;
+	Change	   *whole;
+	Size		room;			/* of it */
+} BriefReader;
+
+/* Its memory is of the current context, and goes with that. */
+extern void brief_reader_init(BriefReader *reader);
+
+/* Forgets all heads but the first n. */
+extern void brief_reader_cut(BriefReader *reader, uint32 n);
+
+/* Remembers the next head. */
+extern void brief_add_head(BriefReader *reader, const Change *head);
+
+/*
+ * The change at a place of the batch, whose head is known; it lasts until the
+ * next call.  Throws only for want of memory.
+ */
+extern const Change *brief_whole(BriefReader *reader, const void *at);
+
+/* The same for who reads from the start, and so learns the heads. */
+extern const Change *brief_next(BriefReader *reader, const void *at);
+
+#endif							/* ECTOWATCH_BRIEF_H */
