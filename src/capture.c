@@ -410,6 +410,8 @@ ectowatch_capture(PG_FUNCTION_ARGS)
 	if (plan->nwatchers == 0)
 		return PointerGetDatum(NULL);
 	capture_request_worker();
+	if (!plan->alone)
+		pending_expect_repeats();
 
 	/* the caller's context is emptied after each row */
 	for (int i = 0; i < plan->nwatchers; i++)

@@ -99,8 +99,8 @@ typedef struct Pending
 	int			maxlevels;
 
 	/*
-	 * As long as one command has made all row versions, none comes twice or
-	 * late, and rows is NULL.
+	 * As long as one command has made all row versions, and one trigger
+	 * captures each, none comes twice or late, and rows is NULL.
 	 */
 	CommandId	command;		/* InvalidCommandId: none yet */
 	Rows	   *rows;
@@ -248,6 +248,14 @@ pending_moved(uint32 watcher, const char *old, uint32 keys_len,
 	pending_enter_level();
 	pending_remember_rows();
 	(void) rows_note(pending.rows, watcher, &version, 0);
+}
+
+void
+pending_expect_repeats(void)
+{
+	if (pending.context == NULL)
+		pending_start();
+	pending_remember_rows();
 }
 
 void

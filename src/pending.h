@@ -36,6 +36,9 @@ extern void pending_add_row(const ChangeParts *parts, CommandId command,
 extern void pending_moved(uint32 watcher, const char *old, uint32 keys_len,
 						  CommandId command);
 
+/* From now on one command may bring a change of a row more than once. */
+extern void pending_expect_repeats(void);
+
 /* After a TRUNCATE rows with the same keys are others. */
 extern void pending_forget_rows(void);
 

@@ -431,6 +431,30 @@ plan_watcher(WatcherPlan *plan, const WatcherDef *def, Relation relation,
 				 errhint("Call ectowatch_watch() again with the columns that there are.")));
 }
 
+/* Whether no other trigger captures this event as well. */
+static bool
+plan_is_alone(const TriggerDesc *triggers, Oid trigger, int event)
+{
+	Oid			function = InvalidOid;
+
+	for (int i = 0; i < triggers->numtriggers; i++)
+	{
+		if (triggers->triggers[i].tgoid == trigger)
+			function = triggers->triggers[i].tgfoid;
+	}
+	for (int i = 0; i < triggers->numtriggers; i++)
+	{
+		const Trigger *other = &triggers->triggers[i];
+
+		if (other->tgoid != trigger && other->tgfoid == function &&
+			((event == EVENT_INSERTED && TRIGGER_FOR_INSERT(other->tgtype)) ||
+			 (event == EVENT_UPDATED && TRIGGER_FOR_UPDATE(other->tgtype)) ||
+			 (event == EVENT_DELETED && TRIGGER_FOR_DELETE(other->tgtype))))
+			return false;
+	}
+	return true;
+}
+
 static TriggerPlan *
 plan_make(Relation relation, Oid trigger, int event)
 {
@@ -442,6 +466,7 @@ plan_make(Relation relation, Oid trigger, int event)
 	plan->relation = RelationGetRelid(relation);
 	plan->origin = trigger_origin(trigger);
 	plan->origin_name = watcher_relation_name(plan->origin);
+	plan->alone = plan_is_alone(relation->trigdesc, trigger, event);
 	defs = OidIsValid(plan->origin) && plan->origin_name ?
 		watcher_list(plan->origin) : NIL;
 	plan->watchers = palloc((list_length(defs) + 1) * sizeof(WatcherPlan));

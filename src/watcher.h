@@ -102,6 +102,7 @@ typedef struct TriggerPlan
 	Oid			relation;		/* that fires it, perhaps a partition */
 	Oid			origin;			/* that is watched */
 	char	   *origin_name;	/* schema-qualified */
+	bool		alone;			/* no other trigger captures that event */
 	int			nwatchers;
 	WatcherPlan *watchers;
 } TriggerPlan;
