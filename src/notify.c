@@ -21,9 +21,10 @@
  * a watcher that no longer throttles, all that is held back of it is sent.
  *
  * On servers up to 18 each of these transactions takes an xid and wakes all
- * listeners of the database.  So the worker sends at once when it was idle,
- * and when it is busy, it lets messages gather for as long as the last
- * transaction took.
+ * listeners of the database, whatever they listen to.  So the next one comes no
+ * sooner than after a multiple of what waking them took (outbox.c): at once
+ * where there are few, and after some ten milliseconds where there are a
+ * thousand.
  *
  * To commit, NOTIFY takes a lock that every transaction takes that notifies,
  * and keeps until it has committed, which may be long where that waits for a

@@ -7,14 +7,8 @@
  * its share of ectowatch.pending_memory is used up, into a file.  A rolled back
  * subtransaction cuts the end off.
  *
- * Some are counted only: those of a watcher that has more than its
- * bulk_threshold, and those that ectowatch.mute keeps out.  Which ones are
- * stored is decided when they are made, for what is beyond the threshold need
- * not be rendered.  That is right under rollback too: a change is counted only
- * if as many as the threshold are stored before it, and what is cut off is the
- * end.  When the transaction ends with some that were only counted, the
- * watcher's stored ones are counted too and left out, and summaries follow, or a
- * gap, made of the template that was kept when the first one was counted.
+ * Some are counted only, and summaries take their place when the transaction
+ * ends (counts.c).
  *
  * What happens at the end of the transaction, and what is legal there:
  *
@@ -36,7 +30,7 @@
  * prepares, they are lost, and a gap says so at once.
  *
  * Subtransactions: the state before the first change of each nesting level is
- * kept in level[]; rows.c can be set back too.
+ * kept in levels[]; store.c, counts.c and rows.c can be set back.
  *
  * Copyright (c) 2026, the ectowatch authors
  *
@@ -54,23 +48,13 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "counts.h"
 #include "ectowatch.h"
 #include "pending.h"
 #include "rows.h"
 #include "slot.h"
 #include "spill.h"
 #include "store.h"
-
-/* How many changes of a watcher there are. */
-typedef struct PendingCount
-{
-	uint32		watcher;
-	uint32		stored;
-	uint32		over[CHANGE_DELETED + 1];	/* beyond its bulk_threshold, by
-											 * type */
-	uint32		muted;
-	Change	   *template;		/* for what stands for them, or NULL */
-} PendingCount;
 
 /* How things were before the first change of a nesting level. */
 typedef struct PendingLevel
@@ -79,8 +63,7 @@ typedef struct PendingLevel
 	StoreMark	stored;
 	uint32		nchanges;
 	uint64		rows;			/* rows_mark() */
-	int			ncounts;
-	PendingCount *counts;
+	CountsMark	counts;
 } PendingLevel;
 
 typedef struct Pending
@@ -90,9 +73,7 @@ typedef struct Pending
 	Store		store;
 	uint32		nchanges;		/* in it */
 	uint64		former_spill_id;	/* of the store before summaries */
-	PendingCount *counts;
-	int			ncounts;
-	int			maxcounts;
+	Counts		counts;
 
 	PendingLevel *levels;
 	int			nlevels;
@@ -140,8 +121,7 @@ pending_start(void)
 											ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(pending.context);
 	store_init(&pending.store, pending_buffer_limit());
-	pending.maxcounts = 4;
-	pending.counts = palloc(pending.maxcounts * sizeof(PendingCount));
+	counts_init(&pending.counts);
 	pending.command = InvalidCommandId;
 	MemoryContextSwitchTo(old);
 }
@@ -229,11 +209,7 @@ pending_enter_level(void)
 	level->stored = store_mark(&pending.store);
 	level->nchanges = pending.nchanges;
 	level->rows = pending.rows ? rows_mark(pending.rows) : 0;
-	level->ncounts = pending.ncounts;
-	level->counts = MemoryContextAlloc(pending.context,
-									   (pending.ncounts + 1) * sizeof(PendingCount));
-	memcpy(level->counts, pending.counts,
-		   pending.ncounts * sizeof(PendingCount));
+	level->counts = counts_mark(&pending.counts);
 	pending.nlevels++;
 }
 
@@ -278,26 +254,6 @@ pending_remembers_rows(void)
 
 /* --- collecting --- */
 
-static PendingCount *
-pending_count_of(uint32 watcher)
-{
-	/* from the end: the watcher of the last change is a good guess */
-	for (int i = pending.ncounts - 1; i >= 0; i--)
-	{
-		if (pending.counts[i].watcher == watcher)
-			return &pending.counts[i];
-	}
-	if (pending.ncounts == pending.maxcounts)
-	{
-		pending.counts = repalloc(pending.counts, 2 * pending.maxcounts *
-								  sizeof(PendingCount));
-		pending.maxcounts *= 2;
-	}
-	memset(&pending.counts[pending.ncounts], 0, sizeof(PendingCount));
-	pending.counts[pending.ncounts].watcher = watcher;
-	return &pending.counts[pending.ncounts++];
-}
-
 static void
 pending_begin_change(void)
 {
@@ -319,7 +275,7 @@ pending_add(const ChangeParts *parts, const RowVersion *version)
 					   change_digest(change)))
 			return;
 	}
-	pending_count_of(parts->watcher)->stored++;
+	counts_of(&pending.counts, parts->watcher)->stored++;
 	store_add(&pending.store, change);
 	pending.nchanges++;
 }
@@ -341,7 +297,7 @@ pending_add_row(const ChangeParts *parts, CommandId command, StoreHead *head)
 					   change_parts_digest(parts)))
 			return;
 	}
-	pending_count_of(parts->watcher)->stored++;
+	counts_of(&pending.counts, parts->watcher)->stored++;
 	store_add_brief(&pending.store, parts, head);
 	pending.nchanges++;
 }
@@ -352,25 +308,14 @@ bool
 pending_is_over(uint32 watcher, uint32 threshold)
 {
 	return pending.context != NULL &&
-		pending_count_of(watcher)->stored >= threshold;
+		counts_of(&pending.counts, watcher)->stored >= threshold;
 }
 
-/* The count of a watcher, with a template. */
-static PendingCount *
+static Count *
 pending_count_only(const ChangeParts *parts)
 {
-	PendingCount *count;
-
 	pending_begin_change();
-	count = pending_count_of(parts->watcher);
-	if (count->template == NULL)
-	{
-		MemoryContext old = MemoryContextSwitchTo(pending.context);
-
-		count->template = change_make(parts);
-		MemoryContextSwitchTo(old);
-	}
-	return count;
+	return counts_with_template(&pending.counts, parts);
 }
 
 void
@@ -386,149 +331,13 @@ pending_add_muted(const ChangeParts *parts)
 	pending_count_only(parts)->muted++;
 }
 
-static bool
-count_is_over(const PendingCount *count)
-{
-	return count->over[CHANGE_INSERTED] > 0 ||
-		count->over[CHANGE_UPDATED] > 0 || count->over[CHANGE_DELETED] > 0;
-}
-
-/* How many the transaction has made, were they stored or not. */
-static uint64
-count_total(const PendingCount *count)
-{
-	return (uint64) count->stored + count->muted +
-		count->over[CHANGE_INSERTED] + count->over[CHANGE_UPDATED] +
-		count->over[CHANGE_DELETED];
-}
-
-static unsigned long
-pending_total(void)
-{
-	unsigned long total = 0;
-
-	for (int i = 0; i < pending.ncounts; i++)
-		total += count_total(&pending.counts[i]);
-	return total;
-}
-
-/* Whether something was counted that is not stored. */
-static bool
-pending_needs_summary(void)
-{
-	for (int i = 0; i < pending.ncounts; i++)
-	{
-		if (count_is_over(&pending.counts[i]) || pending.counts[i].muted > 0)
-			return true;
-	}
-	return false;
-}
-
 /* --- what is to be delivered --- */
-
-typedef struct PendingWalk
-{
-	ChangeCallback callback;
-	void	   *arg;
-	uint32	   *left_out;		/* by number of the count, and type */
-	bool	   *told;			/* by number of the count */
-} PendingWalk;
-
-/* What stands for changes that were counted. */
-static void
-walk_template(PendingWalk *walk, const Change *template, ChangeType type,
-			  uint64 changes, const char *values)
-{
-	ChangeParts parts = {0};
-
-	parts.watcher = template->watcher;
-	parts.relation = template->relation;
-	parts.type = type;
-	parts.delivery = template->delivery;
-	parts.flags = template->flags;
-	parts.name = pnstrdup(change_name(template), template->name_len);
-	parts.relation_name = pnstrdup(change_relation(template),
-								   template->relation_len);
-	parts.ncolumns = template->ncolumns;
-	parts.columns = template->columns;
-	parts.values = values;
-	parts.values_len = strlen(values);
-	parts.keys_len = 1;
-	parts.count = (uint32) Min(changes, PG_UINT32_MAX);
-	if (template->context_len > 0)
-	{
-		parts.context = change_context(template);
-		parts.context_len = template->context_len;
-	}
-	walk->callback(change_make(&parts), walk->arg);
-}
-
-/* What stands for what was counted of one watcher; once. */
-static void
-walk_summary(PendingWalk *walk, int i)
-{
-	PendingCount *count = &pending.counts[i];
-
-	if (walk->told[i])
-		return;
-	walk->told[i] = true;
-	for (int type = 0; type <= CHANGE_DELETED; type++)
-	{
-		uint64		changes = (uint64) count->over[type] +
-		walk->left_out[i * (CHANGE_DELETED + 1) + type];
-
-		if (count_is_over(count) && changes > 0)
-			walk_template(walk, count->template, CHANGE_BULK, changes,
-						  psprintf("{\"event\":\"%s\",\"changes\":" UINT64_FORMAT "}",
-								   change_type_name(type), changes));
-	}
-	if (count->muted > 0)
-		walk_template(walk, count->template, CHANGE_GAP, count->muted,
-					  psprintf("{\"from\":null,\"to\":null,\"changes\":%u,\"reason\":\"muted\"}",
-							   count->muted));
-}
-
-static void
-walk_change(const Change *change, void *arg)
-{
-	PendingWalk *walk = arg;
-
-	if (walk->left_out != NULL && change->type <= CHANGE_DELETED)
-	{
-		PendingCount *count = pending_count_of(change->watcher);
-
-		if (count_is_over(count))
-		{
-			walk->left_out[(count - pending.counts) * (CHANGE_DELETED + 1) +
-						   change->type]++;
-			return;
-		}
-	}
-
-	/* an end comes last */
-	if (walk->left_out != NULL && change->type == CHANGE_ENDED)
-		walk_summary(walk, pending_count_of(change->watcher) - pending.counts);
-	walk->callback(change, walk->arg);
-}
 
 bool
 pending_walk(ChangeCallback callback, void *arg)
 {
-	PendingWalk walk = {callback, arg, NULL, NULL};
-
-	if (pending.context == NULL)
-		return true;
-	if (pending_needs_summary())
-	{
-		walk.left_out = palloc0(pending.ncounts * (CHANGE_DELETED + 1) *
-								sizeof(uint32));
-		walk.told = palloc0(pending.ncounts * sizeof(bool));
-	}
-	if (!store_walk(&pending.store, walk_change, &walk))
-		return false;
-	for (int i = 0; walk.told != NULL && i < pending.ncounts; i++)
-		walk_summary(&walk, i);
-	return true;
+	return pending.context == NULL ||
+		counts_walk(&pending.counts, &pending.store, callback, arg);
 }
 
 static void
@@ -567,9 +376,7 @@ pending_roll_back(PendingLevel *level)
 {
 	store_cut(&pending.store, &level->stored);
 	pending.nchanges = level->nchanges;
-	pending.ncounts = level->ncounts;
-	memcpy(pending.counts, level->counts,
-		   level->ncounts * sizeof(PendingCount));
+	counts_cut(&pending.counts, &level->counts);
 
 	/* where no rows were remembered, all are gone */
 	if (pending.rows != NULL)
@@ -596,7 +403,7 @@ pending_subxact_callback(SubXactEvent event,
 	if (event == SUBXACT_EVENT_ABORT_SUB)
 	{
 		pending_roll_back(level);
-		pfree(level->counts);
+		pfree(level->counts.counts);
 		pending.nlevels--;
 	}
 	else if (event == SUBXACT_EVENT_COMMIT_SUB)
@@ -605,7 +412,7 @@ pending_subxact_callback(SubXactEvent event,
 		if (nest - 1 == 1 ||
 			(pending.nlevels > 1 && level[-1].nest == nest - 1))
 		{
-			pfree(level->counts);
+			pfree(level->counts.counts);
 			pending.nlevels--;
 		}
 		else
@@ -695,7 +502,7 @@ static void
 pending_note_lost(void)
 {
 	Store	   *store = &pending.store;
-	uint32		notifies = pending_count_of(SLOT_CHANNELS)->stored;
+	uint32		notifies = counts_of(&pending.counts, SLOT_CHANNELS)->stored;
 
 	pending.lost = true;
 	if (notifies == 0)
@@ -738,11 +545,11 @@ pending_pre_commit(void)
 	Queue	   *queue;
 	Batch		batch;
 
-	if (pending_needs_summary())
+	if (counts_need_summary(&pending.counts))
 		pending_summarize();
 
 	/* nothing, unless the file failed before summaries could be made */
-	if (pending.nchanges == 0 && !(store->failed && pending_total() > 0))
+	if (pending.nchanges == 0 && !(store->failed && counts_total(&pending.counts) > 0))
 		return;
 
 	pending.slot = slot_attach();
@@ -806,12 +613,13 @@ pending_commit(void)
 							GetCurrentTransactionStopTimestamp());
 	else if (pending.lost)
 	{
-		for (int i = 0; i < pending.ncounts; i++)
+		for (int i = 0; i < pending.counts.n; i++)
 		{
-			uint64		lost = count_total(&pending.counts[i]);
+			const Count *count = &pending.counts.counts[i];
+			uint64		lost = count_total(count);
 
-			if (lost > 0 && pending.counts[i].watcher != SLOT_CHANNELS)
-				slot_add_lost(pending.slot, pending.counts[i].watcher, lost);
+			if (lost > 0 && count->watcher != SLOT_CHANNELS)
+				slot_add_lost(pending.slot, count->watcher, lost);
 		}
 		pending_release_channels(true);
 		wake = queue_worker_sleeps(slot_queue(pending.slot));
@@ -863,20 +671,20 @@ pending_xact_callback(XactEvent event, void *arg pg_attribute_unused())
 			pending_abort();
 			break;
 		case XACT_EVENT_PRE_PREPARE:
-			if (pending_total() > 0 && IsLogicalWorker())
+			if (counts_total(&pending.counts) > 0 && IsLogicalWorker())
 				pending_lose();
-			else if (pending_count_of(SLOT_CHANNELS)->stored > 0)
+			else if (counts_of(&pending.counts, SLOT_CHANNELS)->stored > 0)
 				ereport(ERROR,
 						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						 errmsg("cannot PREPARE a transaction that has called ectowatch_notify()"),
 						 errhint("Use COMMIT, or call it in another transaction.")));
-			else if (pending_total() > 0)
+			else if (counts_total(&pending.counts) > 0)
 				ereport(ERROR,
 						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						 errmsg("cannot PREPARE a transaction that has changes of watched tables to deliver"),
 						 errdetail_plural("%lu change waits for the end of this transaction.",
 										  "%lu changes wait for the end of this transaction.",
-										  pending_total(), pending_total()),
+										  counts_total(&pending.counts), counts_total(&pending.counts)),
 						 errhint("Use COMMIT, or remove the watchers of these tables with ectowatch_unwatch().")));
 			break;
 		case XACT_EVENT_PREPARE:

@@ -10,6 +10,12 @@
  * sleeps, without a transaction, without a timer unless a message is held back
  * by throttle, and commits nothing.
  *
+ * When it was idle, the next commit wakes it, and what that has changed is
+ * sent at once.  To be woken for each costs the committing backends a system
+ * call and a change of processes each.  So as soon as a turn finds more than
+ * one batch, it naps for a moment after it, during which nobody wakes it and
+ * batches gather, until a turn finds one or none.
+ *
  * It may be ended at any CHECK_FOR_INTERRUPTS().  What is done is in shared
  * memory, so another worker goes on behind it:
  *
@@ -59,6 +65,9 @@
 
 /* A piece of a long batch, after which others get a look in. */
 #define PIECE_BYTES			(256 * 1024)
+
+/* How long batches gather while there is more than one at a time. */
+#define NAP_MS				1
 
 /* After an error. */
 #define RETRY_MS			1000
@@ -726,13 +735,12 @@ worker_sleep(Worker *worker, long wait)
 	ResetLatch(MyLatch);
 }
 
-static long nap_ms = 1;
-/* Lets batches gather; no commit has to wake us. */
+/* Lets batches gather: no commit has to wake us. */
 static void
 worker_nap(void)
 {
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 nap_ms, PG_WAIT_EXTENSION);
+					 NAP_MS, PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
 }
 
@@ -787,7 +795,6 @@ ectowatch_worker_main(Datum arg)
 	worker_resume(&worker);
 	brief_reader_init(&worker.reader);
 	notify_start(worker.slot);
-	if (getenv("NAP")) nap_ms = atoi(getenv("NAP"));
 	pgstat_report_activity(STATE_IDLE, NULL);
 
 	context = AllocSetContextCreate(TopMemoryContext, "ectowatch worker",
