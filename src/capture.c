@@ -98,17 +98,33 @@ update_matches(const WatcherPlan *watcher, TriggerData *trigdata)
 }
 
 /*
+ * A row as it is rendered for a watcher, and for the next ones if they want the
+ * same.
+ */
+typedef struct RenderedRow
+{
+	int			group;			/* of watchers; 0: none yet */
+	int			flags;
+	StringInfoData values;
+	uint32		keys_len;
+	StringInfoData old;			/* len 0: none */
+	uint32		old_shown;
+	uint32		moved_len;		/* of the key in old, if that changed */
+} RenderedRow;
+
+/*
  * The old values that go along with an update: all, if the watcher asks for
  * them; else those of a changed key, and of other columns that changed, which
  * are not shown, but say which narrowed channels the row has left.
  */
 static void
-capture_old_values(StringInfo old, const WatcherPlan *watcher,
-				   TriggerData *trigdata, ChangeParts *parts, CommandId command)
+render_old_values(RenderedRow *rendered, const WatcherPlan *watcher,
+				  TriggerData *trigdata)
 {
+	bool		all = watcher->def->old_values;
 	bool		wanted[MaxHeapAttributeNumber];
 	bool		key_differs = false;
-	bool		any = false;
+	bool		any = all;
 	uint32		keys_len = 0;
 
 	for (int i = 0; i < watcher->ncolumns; i++)
@@ -119,40 +135,49 @@ capture_old_values(StringInfo old, const WatcherPlan *watcher,
 		any = any || wanted[i];
 		key_differs = key_differs || (wanted[i] && i < watcher->nkeys);
 	}
+	if (!any)
+		return;
 	for (int i = 0; i < watcher->ncolumns; i++)
 	{
 		/* a key is told as a whole */
-		if (watcher->def->old_values || (key_differs && i < watcher->nkeys))
+		if (all || (key_differs && i < watcher->nkeys))
 			wanted[i] = true;
 	}
-	if (any || watcher->def->old_values)
-	{
-		bool		complete;
 
-		initStringInfo(old);
-		complete = message_append_values(old, trigdata->tg_trigslot,
-													 watcher->columns,
-													 watcher->ncolumns,
-													 watcher->by_settings, wanted,
-													 watcher->nkeys, &keys_len);
-
-		if (!complete)
-			parts->flags |= CHANGE_OLD_CUT;
-		if (watcher->def->old_values && !complete)
-			parts->flags |= CHANGE_PARTIAL;
-		parts->old = old->data;
-		parts->old_len = old->len;
-		if (watcher->def->old_values)
-			parts->old_shown = old->len;
-		else if (key_differs)
-			parts->old_shown = keys_len;
-
-		/* the brace belongs to it where there is nothing else */
-		if ((int) parts->old_shown + 1 == old->len)
-			parts->old_shown = old->len;
-	}
+	initStringInfo(&rendered->old);
+	if (!message_append_values(&rendered->old, trigdata->tg_trigslot,
+							   watcher->columns, watcher->ncolumns,
+							   watcher->by_settings, wanted,
+							   watcher->nkeys, &keys_len))
+		rendered->flags |= CHANGE_OLD_CUT | (all ? CHANGE_PARTIAL : 0);
 	if (key_differs)
-		pending_moved(watcher->def->id, parts->old, keys_len, command);
+		rendered->moved_len = keys_len;
+	if (all)
+		rendered->old_shown = rendered->old.len;
+	else if (key_differs)
+		rendered->old_shown = keys_len;
+
+	/* the brace belongs to it where there is nothing else */
+	if ((int) rendered->old_shown + 1 == rendered->old.len)
+		rendered->old_shown = rendered->old.len;
+}
+
+static void
+render_row(RenderedRow *rendered, const WatcherPlan *watcher, ChangeType type,
+		   TriggerData *trigdata)
+{
+	memset(rendered, 0, sizeof(*rendered));
+	initStringInfo(&rendered->values);
+	if (!message_append_values(&rendered->values,
+							   type == CHANGE_UPDATED ?
+							   trigdata->tg_newslot : trigdata->tg_trigslot,
+							   watcher->columns, watcher->ncolumns,
+							   watcher->by_settings, NULL,
+							   watcher->nkeys, &rendered->keys_len))
+		rendered->flags |= CHANGE_PARTIAL;
+	if (type == CHANGE_UPDATED)
+		render_old_values(rendered, watcher, trigdata);
+	rendered->group = watcher->group;
 }
 
 /* What all changes of a watcher have in common. */
@@ -231,13 +256,11 @@ capture_condition_holds(const WatcherPlan *watcher, TriggerData *trigdata,
 /* Adds the change of one row for one watcher. */
 static void
 capture_row(const TriggerPlan *plan, const WatcherPlan *watcher,
-			ChangeType type, TriggerData *trigdata)
+			ChangeType type, TriggerData *trigdata, RenderedRow *rendered)
 {
 	bool		is_heap = trigdata->tg_relation->rd_rel->relam == HEAP_TABLE_AM_OID;
 	HeapTuple	tuple = trigdata->tg_trigtuple;
 	TupleTableSlot *row = trigdata->tg_trigslot;
-	StringInfoData values;
-	StringInfoData old;
 	ChangeParts parts;
 	CommandId	command;
 
@@ -270,20 +293,21 @@ capture_row(const TriggerPlan *plan, const WatcherPlan *watcher,
 		return;
 	}
 
-	initStringInfo(&values);
-	if (!message_append_values(&values, row,
-							   watcher->columns, watcher->ncolumns,
-							   watcher->by_settings, NULL,
-							   watcher->nkeys, &parts.keys_len))
-		parts.flags |= CHANGE_PARTIAL;
-	parts.values = values.data;
-	parts.values_len = values.len;
+	if (rendered->group != watcher->group)
+		render_row(rendered, watcher, type, trigdata);
+	parts.flags |= rendered->flags;
+	parts.values = rendered->values.data;
+	parts.values_len = rendered->values.len;
+	parts.keys_len = rendered->keys_len;
 	parts.nkeys = watcher->nkeys;
+	parts.old = rendered->old.data;
+	parts.old_len = rendered->old.len;
+	parts.old_shown = rendered->old_shown;
 
 	command = is_heap && watcher->key_unique ?
 		tuple_command(tuple, type) : InvalidCommandId;
-	if (type == CHANGE_UPDATED)
-		capture_old_values(&old, watcher, trigdata, &parts, command);
+	if (rendered->moved_len > 0)
+		pending_moved(watcher->def->id, parts.old, rendered->moved_len, command);
 
 	capture_context(&parts, watcher->def);
 	pending_add_row(&parts, command, watcher->head);
@@ -360,6 +384,7 @@ ectowatch_capture(PG_FUNCTION_ARGS)
 	ChangeType	type;
 	int			event;
 	bool		per_row;
+	RenderedRow rendered;
 
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
@@ -414,6 +439,7 @@ ectowatch_capture(PG_FUNCTION_ARGS)
 		pending_expect_repeats();
 
 	/* the caller's context is emptied after each row */
+	rendered.group = 0;
 	for (int i = 0; i < plan->nwatchers; i++)
 	{
 		const WatcherPlan *watcher = &plan->watchers[i];
@@ -423,7 +449,7 @@ ectowatch_capture(PG_FUNCTION_ARGS)
 			continue;
 		if (per_row && !ectowatch_mute)
 		{
-			capture_row(plan, watcher, type, trigdata);
+			capture_row(plan, watcher, type, trigdata, &rendered);
 			continue;
 		}
 		parts = capture_row_parts(plan, watcher, type);

@@ -455,6 +455,35 @@ plan_is_alone(const TriggerDesc *triggers, Oid trigger, int event)
 	return true;
 }
 
+static bool
+renders_alike(const WatcherPlan *a, const WatcherPlan *b)
+{
+	if (a->nkeys != b->nkeys || a->ncolumns != b->ncolumns ||
+		a->def->old_values != b->def->old_values)
+		return false;
+	for (int i = 0; i < a->ncolumns; i++)
+	{
+		if (a->columns[i].attnum != b->columns[i].attnum ||
+			strcmp(a->columns[i].label, b->columns[i].label) != 0)
+			return false;
+	}
+	return true;
+}
+
+/* The group of a trigger's last watcher: an earlier one's, or one of its own. */
+static int
+plan_group(const TriggerPlan *plan)
+{
+	int			last = plan->nwatchers - 1;
+
+	for (int i = 0; i < last; i++)
+	{
+		if (renders_alike(&plan->watchers[i], &plan->watchers[last]))
+			return plan->watchers[i].group;
+	}
+	return plan->nwatchers;
+}
+
 static TriggerPlan *
 plan_make(Relation relation, Oid trigger, int event)
 {
@@ -474,9 +503,11 @@ plan_make(Relation relation, Oid trigger, int event)
 	{
 		WatcherDef *def = lfirst(lc);
 
-		if (def->events & event)
-			plan_watcher(&plan->watchers[plan->nwatchers++], def, relation,
-						 plan->origin, event);
+		if (!(def->events & event))
+			continue;
+		plan_watcher(&plan->watchers[plan->nwatchers++], def, relation,
+					 plan->origin, event);
+		plan->watchers[plan->nwatchers - 1].group = plan_group(plan);
 	}
 	return plan;
 }

@@ -87,6 +87,8 @@ typedef struct WatcherPlan
 	int			ncolumns;
 	MessageColumn *columns;
 	bool		by_settings;	/* some of them are */
+	int			group;			/* the same for those that render rows alike;
+								 * not 0 */
 	AttrNumber *origin_columns; /* their numbers in the watched relation */
 	int			ntriggers;
 	MessageColumn *triggers;	/* columns of which one must differ */
