@@ -527,7 +527,6 @@ feed_take(Feed *feed)
 	bool		aborted = false;
 	bool		more = true;
 
-	feed->taken = 0;
 	while (bytes < TAKE_MAX_BYTES)
 	{
 		Batch		batch;

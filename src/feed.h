@@ -17,7 +17,7 @@
 #include "brief.h"
 #include "slot.h"
 
-/* Written by feed.c alone. */
+/* Written by feed.c alone, but for 'taken'. */
 typedef struct Feed
 {
 	Slot	   *slot;
@@ -29,7 +29,7 @@ typedef struct Feed
 	TimestampTz now;			/* when the batch in hand was taken */
 	uint64		next_position;
 	bool		resuming;		/* the oldest batch may be in the ring */
-	int			taken;			/* committed batches, by feed_take() */
+	int			taken;			/* committed batches; counted up */
 	void		(*between) (void *arg);
 	void	   *between_arg;
 } Feed;

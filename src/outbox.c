@@ -58,8 +58,8 @@
 #include "outbox.h"
 
 /* The bounds of one transaction. */
-#define OUTBOX_MAX_MESSAGES		4096
-#define OUTBOX_MAX_BYTES		(1024 * 1024)
+#define OUTBOX_MAX_MESSAGES		16384
+#define OUTBOX_MAX_BYTES		(4 * 1024 * 1024)
 
 /* How full core's queue may be. */
 #define OUTBOX_MAX_USAGE		0.1

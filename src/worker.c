@@ -8,11 +8,10 @@
  * without a timer unless a message is held back by throttle, and commits
  * nothing.
  *
- * When it was idle, the next commit wakes it, and what that has changed is
- * sent at once.  To be woken for each costs the committing backends a system
- * call and a change of processes each.  So as soon as a turn finds more than
- * one batch, it naps for a moment after it, during which nobody wakes it and
- * batches gather, until a turn finds one or none.
+ * The next commit wakes it, and what that has changed is sent at once.  To be
+ * woken for each costs the committing backends a system call and a change of
+ * processes each.  So where commits come fast, it naps for a moment instead,
+ * during which nobody wakes it and batches gather.
  *
  * It may be ended at any CHECK_FOR_INTERRUPTS().  What is done is in shared
  * memory, so another worker goes on behind it: see feed.c for the ring; what
@@ -48,8 +47,9 @@
 #include "slot.h"
 #include "worker.h"
 
-/* How long batches gather while there is more than one at a time. */
+/* How long batches gather, where they come in less than so many microseconds. */
 #define NAP_MS				1
+#define NAP_INTERVAL_US		250
 
 /* After an error. */
 #define RETRY_MS			1000
@@ -59,6 +59,7 @@ typedef struct Worker
 	Slot	   *slot;
 	Feed		feed;
 	TimestampTz notify_at;		/* not before that */
+	TimestampTz rested_at;		/* when it slept or napped last */
 	bool		failed;			/* the last turn was given up */
 } Worker;
 
@@ -187,6 +188,19 @@ worker_sleep(Worker *worker, long wait)
 	ResetLatch(MyLatch);
 }
 
+/* Whether batches have come fast since it slept or napped last. */
+static bool
+worker_is_busy(Worker *worker)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	bool		busy = now - worker->rested_at <
+		(TimestampTz) worker->feed.taken * NAP_INTERVAL_US;
+
+	worker->rested_at = now;
+	worker->feed.taken = 0;
+	return busy;
+}
+
 /* Lets batches gather: no commit has to wake us. */
 static void
 worker_nap(void)
@@ -267,7 +281,7 @@ ectowatch_worker_main(Datum arg)
 		wait = worker_try_turn(&worker, context);
 		if (wait == 0)
 			continue;
-		if (!worker.failed && worker.feed.taken > 1)
+		if (worker_is_busy(&worker) && !worker.failed)
 			worker_nap();
 		else
 			worker_sleep(&worker, wait);
