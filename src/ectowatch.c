@@ -20,7 +20,7 @@
  *		outbox.c	 gives it a form.
  *
  * change.c has the layout that it has everywhere.  send.c makes one of a payload
- * of ectowatch_notify(); wait_for.c waits until those of a transaction are in
+ * of ectowatch_notify(), unless taken.c says that the channel is a watcher's; wait_for.c waits until those of a transaction are in
  * the ring.
  *
  * Watchers are made, changed and removed in watch.c, an application's list of

@@ -21,6 +21,9 @@
  * stay in the order in which they came, unless its delivery changes midway:
  * then what is kept of it goes first.
  *
+ * What ectowatch_notify() was given is looked at once more before it is sent: the
+ * channel may be a watcher's by now (taken.c).
+ *
  * The transaction begins with the first message that is sent.  Without one, a
  * turn of the worker costs no xid, no WAL and wakes nobody.
  *
@@ -56,6 +59,7 @@
 
 #include "ectowatch.h"
 #include "outbox.h"
+#include "taken.h"
 
 /* The bounds of one transaction. */
 #define OUTBOX_MAX_MESSAGES		16384
@@ -99,6 +103,7 @@ static MemoryContext context;
 static uint64 attempt;
 static bool begun;				/* there is a transaction */
 static bool blocked;			/* NOTIFY's queue is full */
+static bool withheld;			/* it has been logged that something is */
 static uint32 messages;
 static Size bytes;
 static HTAB *channels;			/* of Channel; NULL: none yet */
@@ -154,6 +159,7 @@ outbox_begin(Slot *for_slot)
 	attempt++;
 	begun = false;
 	blocked = false;
+	withheld = false;
 	messages = 0;
 	bytes = 0;
 	channels = NULL;
@@ -220,11 +226,31 @@ count_own(uint32 watcher)
 	count->sent++;
 }
 
+/*
+ * Whether it is of ectowatch_notify(), and its channel is a watcher's by now.
+ * It stays in the ring.
+ */
+static bool
+is_withheld(const Message *message)
+{
+	if (message->watcher < SLOT_CHANNEL ||
+		!channel_is_taken(message->channel, false))
+		return false;
+	if (!withheld)
+		ereport(LOG,
+				(errmsg("ectowatch does not send to channel \"%s\" what ectowatch_notify() was given: it belongs to a watcher",
+						message->channel),
+				 errdetail("It did not when ectowatch_notify() was called. The payload can be read at position " UINT64_FORMAT ".",
+						   message->position)));
+	withheld = true;
+	return true;
+}
+
 /* 'what' is NULL for a message that is sent as it is. */
 static void
 send_message(const Message *message, const char *payload, const char *what)
 {
-	if (blocked || (!begun && !open_transaction()))
+	if (blocked || (!begun && !open_transaction()) || is_withheld(message))
 		return;
 	Async_Notify(message->channel, payload);
 	messages++;

@@ -16,7 +16,7 @@
  *
  * There may be any number of channels; how it is told on them that something
  * is lost, is written in slot.c.  Channels are public, as in core;
- * but those of watchers are theirs.
+ * but those of watchers are theirs (taken.c).
  *
  * Copyright (c) 2026, the ectowatch authors
  *
@@ -30,13 +30,13 @@
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/hsearch.h"
 #include "utils/json.h"
 
 #include "ectowatch.h"
 #include "message.h"
 #include "pending.h"
 #include "slot.h"
+#include "taken.h"
 #include "watch.h"
 #include "watcher.h"
 
@@ -64,44 +64,12 @@ check_channel(const char *channel)
 				 errhint("Use a shorter name.")));
 }
 
-/* A channel that this session has sent to. */
-typedef struct KnownChannel
-{
-	char		name[NAMEDATALEN];
-	uint64		generation;		/* of the watchers, of which none has it */
-} KnownChannel;
-
-/* How many are kept before all are forgotten. */
-#define MAX_KNOWN		4096
-
-/*
- * Messages of watchers are told by the worker's process id, and nothing
- * else may come from there on their channels.
- */
 static void
 check_is_no_watchers(const char *channel)
 {
-	static HTAB *known = NULL;
-	uint64		generation = watcher_generation();
 	const WatcherDef *def;
-	KnownChannel *entry;
 
-	if (known != NULL && hash_get_num_entries(known) >= MAX_KNOWN)
-	{
-		hash_destroy(known);
-		known = NULL;
-	}
-	if (known == NULL)
-	{
-		HASHCTL		info;
-
-		info.keysize = NAMEDATALEN;
-		info.entrysize = sizeof(KnownChannel);
-		known = hash_create("ectowatch channels", 16, &info,
-							HASH_ELEM | HASH_STRINGS);
-	}
-	entry = hash_search(known, channel, HASH_FIND, NULL);
-	if (entry != NULL && entry->generation == generation)
+	if (!channel_is_taken(channel, true))
 		return;
 	def = watcher_of_channel(channel);
 	if (def != NULL)
@@ -111,8 +79,6 @@ check_is_no_watchers(const char *channel)
 						channel, def->name),
 				 errdetail("What comes from the worker on that channel are changes of its table."),
 				 errhint("Use another channel.")));
-	entry = hash_search(known, channel, HASH_ENTER, NULL);
-	entry->generation = generation;
 }
 
 Datum

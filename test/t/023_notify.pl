@@ -167,6 +167,33 @@ my @told = grep { /^mail/ } @{ heard(\$seen)->{ew} };
 is(scalar(grep { !/"type":"gap"/ } @told), $messages, 'the listener has the same');
 is(scalar(grep { /"type":"gap".*"changes":$missing,"reason":"queue_full"/ } @told), 1, 'and the same gap');
 
+# ---------- a channel that becomes a watcher's between the call and the commit
+
+my $log = -s $node->logfile;
+$node->safe_psql('postgres', 'CREATE TABLE taken (id int PRIMARY KEY)');
+$start = $node->safe_psql('postgres', 'SELECT ectowatch_position()');
+$session->query_safe(q{BEGIN;
+	SELECT ectowatch_notify('taken', '{"type":"deleted","values":{"id":7},"position":1}'),
+		ectowatch_notify('taken|id|1', '{"type":"deleted","values":{"id":1},"position":1}'),
+		ectowatch_notify('ew_48', 'not taken')});
+$node->safe_psql('postgres', q{SELECT ectowatch_watch('taken', 'deleted', 'taken')});
+my $taken = start_listen($node, 'postgres', [], 'taken', 'taken|id|1');
+$session->query_safe('COMMIT');
+is_deeply(heard(\$seen)->{ew}, ['48 not taken'], 'what goes elsewhere arrives');
+$node->safe_psql('postgres', 'INSERT INTO taken VALUES (1); DELETE FROM taken');
+wait_delivered($node, 'postgres');
+is( join(' ', sort map { /^(\S+)\t.*"position":\d\d/ ? $1 : 'forged' } $taken->wait_for_lines(2)),
+	'taken taken|id|1', 'listeners of the watcher hear of changes of its table only');
+is( $node->safe_psql('postgres', qq{
+		SELECT string_agg(watcher || ' ' || type, ', ' ORDER BY position)
+		FROM ectowatch_changes($start, NULL) WHERE watcher ~ '^taken'}),
+	'taken notify, taken|id|1 notify, taken deleted', 'the ring has what was given, as what it is');
+is(() = slurp_file($node->logfile, $log) =~ /does not send to channel "taken/g,
+	1, 'and the server log says that it is not sent');
+$node->safe_psql('postgres', q{SELECT ectowatch_unwatch('taken'); SELECT ectowatch_notify('taken', 'free again')});
+like(($taken->wait_for_lines(5))[-1], qr/^taken\t\d+\tfree again$/, 'without the watcher the channel is anyone\'s');
+$taken->stop;
+
 # ---------- far more channels than the slot has entries for
 
 # While the worker is stopped.
