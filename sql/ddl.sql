@@ -31,6 +31,16 @@ SELECT ectowatch_alter('users_changed', column_map => '{"name": "called", "id": 
 SELECT ectowatch_alter('users_changed', extra_columns => '{name,role_id}');
 SELECT ectowatch_alter('users_changed', column_map => '{"role_id": "role"}');
 BEGIN;
+SELECT ectowatch_alter('users_changed', extra_columns => '{name}', column_map => '{"name": "called"}');
+ALTER TABLE users DROP COLUMN name;
+SELECT ectowatch_alter('users_changed', extra_columns => '{}');
+ROLLBACK;
+BEGIN;
+SELECT ectowatch_alter('users_changed', extra_columns => '{*}', column_map => '{"name": "called"}');
+ALTER TABLE users ADD COLUMN called text;
+SELECT ectowatch_alter('users_changed', old_values => true);
+ROLLBACK;
+BEGIN;
 ALTER TABLE users DROP CONSTRAINT users_pkey, DROP COLUMN id;
 SELECT ectowatch_alter('users_changed', column_map => '{"name": "named"}');
 SELECT ectowatch_alter('users_changed', old_values => true);
