@@ -452,7 +452,9 @@ CREATE FUNCTION ectowatch_stat_library_get(
     OUT preloaded boolean,
     OUT has_slot boolean,
     OUT worker_wanted boolean,
-    OUT workers_seen bigint
+    OUT workers_seen bigint,
+    OUT start_failed boolean,
+    OUT launcher_runs boolean
 ) RETURNS SETOF record
     LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 1 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION ectowatch_stat_library_get() IS
@@ -586,6 +588,14 @@ BEGIN
             ok := NULL;
             detail := 'Nothing has asked for it since the server started.';
             hint := 'The first change of a watched table, LISTEN, or call starts it.';
+        ELSIF NOT library.launcher_runs THEN
+            detail := format('There is no launcher to start it; max_worker_processes is %s.',
+                current_setting('max_worker_processes'));
+            hint := 'See the server log; if it says "too many background workers", increase max_worker_processes and restart the server.';
+        ELSIF library.workers_seen = 0 AND NOT library.start_failed THEN
+            ok := NULL;
+            detail := 'It was asked for, and is being started.';
+            hint := 'Ask again in a moment.';
         ELSIF library.workers_seen = 0 THEN
             detail := format('It was asked for, and did not start; max_worker_processes is %s.',
                 current_setting('max_worker_processes'));

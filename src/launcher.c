@@ -107,6 +107,13 @@ launcher_start_worker(int i, LauncherSlot *state)
 	return false;
 }
 
+/* For ectowatch_check(). */
+static void
+launcher_note_failure(int i)
+{
+	pg_atomic_write_u32(&slot_progress(slot_get(i))->start_failed, 1);
+}
+
 /*
  * Starts what has to be started; returns how long to sleep, or -1.
  */
@@ -146,13 +153,18 @@ launcher_serve(LauncherSlot *states)
 			state->failures = 0;
 		interval = state->failures == 0 ? MIN_INTERVAL_MS :
 			(int64) RESTART_INTERVAL_MS << Min(state->failures - 1, MAX_DOUBLINGS);
+		if (state->failures > 0)
+			launcher_note_failure(i);
 
 		/* a negative time: someone has set the clock back */
 		since = (GetCurrentTimestamp() - state->started_at) / 1000;
 		if (since >= 0 && since < interval)
 			timeout = Min(RESTART_INTERVAL_MS, interval);
 		else if (!launcher_start_worker(i, state))
+		{
+			launcher_note_failure(i);
 			timeout = RESTART_INTERVAL_MS;
+		}
 		else
 		{
 			state->seen = slot_workers_seen(slot_get(i));

@@ -549,6 +549,12 @@ slot_worker_pid(Slot *slot)
 	return pid;
 }
 
+bool
+slot_launcher_runs(void)
+{
+	return pg_atomic_read_u32(&control->launcher_procno) != NO_PROC;
+}
+
 void
 slot_add_lost(Slot *slot, uint32 watcher, uint64 changes)
 {

@@ -134,6 +134,8 @@ typedef struct SlotProgress
 	pg_atomic_uint32 notify_blocked;	/* NOTIFY's queue is too full */
 	pg_atomic_uint64 lost;		/* changes that became gaps */
 	pg_atomic_uint64 skipped;	/* changes not sent, overtaken */
+	pg_atomic_uint32 start_failed;	/* the last start of a worker did; set by
+									 * the launcher, cleared by the worker */
 } SlotProgress;
 
 /* --- start of the server (ectowatch.c) --- */
@@ -213,6 +215,9 @@ extern void slot_wake_worker(Slot *slot);
 
 /* 0: none is running. */
 extern int	slot_worker_pid(Slot *slot);
+
+/* Whether there is a launcher. */
+extern bool slot_launcher_runs(void);
 
 /*
  * Counts changes of a watcher that are dropped for want of room.  The worker

@@ -241,6 +241,10 @@ ectowatch_stat_library_get(PG_FUNCTION_ARGS)
 			slot == NULL);
 	row_add(&row, Int64GetDatum(slot != NULL ? slot_workers_seen(slot) : 0),
 			slot == NULL);
+	row_add(&row, BoolGetDatum(slot != NULL &&
+							   pg_atomic_read_u32(&slot_progress(slot)->start_failed) != 0),
+			slot == NULL);
+	row_add(&row, BoolGetDatum(preloaded && slot_launcher_runs()), !preloaded);
 	Assert(row.n == rsinfo->setDesc->natts);
 	row_put(&row, rsinfo);
 	return (Datum) 0;

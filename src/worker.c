@@ -254,6 +254,7 @@ ectowatch_worker_main(Datum arg)
 											  BGWORKER_BYPASS_ALLOWCONN);
 
 	slot_set_working(worker.slot);
+	pg_atomic_write_u32(&slot_progress(worker.slot)->start_failed, 0);
 	worker_override_settings();
 	feed_start(&worker.feed, worker.slot, worker_keep_listeners_up, &worker);
 	notify_start(worker.slot);

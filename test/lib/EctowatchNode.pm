@@ -39,6 +39,7 @@ use warnings;
 
 use Carp;
 use Exporter 'import';
+use File::Basename;
 use IPC::Run ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -49,6 +50,7 @@ our @EXPORT = qw(
   poll_until
   poll_query
   worker_pid
+  launcher_pid
   wait_delivered
   spill_files
   ring_counts
@@ -183,6 +185,36 @@ sub spill_files
 	my @files = sort glob($node->data_dir . '/base/pgsql_tmp/*ectowatch*');
 
 	return @files;
+}
+
+=pod
+
+=item launcher_pid(node)
+
+The process id of the launcher, '' if there is none.  It is connected to no
+database, so pg_stat_activity does not show it.
+
+=cut
+
+sub launcher_pid
+{
+	my ($node) = @_;
+	my ($postmaster) = split /\n/, slurp_file($node->data_dir . '/postmaster.pid');
+
+	foreach my $title (glob '/proc/[0-9]*/cmdline')
+	{
+		my $directory = dirname($title);
+
+		# processes may end meanwhile
+		my ($command, $stat) = map {
+			my $text = '';
+			if (open my $file, '<', $_) { local $/; $text = <$file> // ''; }
+			$text
+		} $title, "$directory/stat";
+		return basename($directory)
+		  if $command =~ /: ectowatch launcher/ && $stat =~ /^\d+ \(.*\) \S \Q$postmaster\E /;
+	}
+	return '';
 }
 
 =pod

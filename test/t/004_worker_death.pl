@@ -11,7 +11,6 @@ use strict;
 use warnings;
 
 use EctowatchNode;
-use File::Basename;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -231,33 +230,12 @@ is_deeply([ spill_files($node) ], [], 'no file stays');
 
 # ---------- the launcher
 
-# It is connected to no database, so pg_stat_activity does not show it.
-sub launcher_pid
-{
-	my ($postmaster) = split /\n/, slurp_file($node->data_dir . '/postmaster.pid');
-
-	foreach my $title (glob '/proc/[0-9]*/cmdline')
-	{
-		my $directory = dirname($title);
-
-		# processes may end meanwhile
-		my ($command, $stat) = map {
-			my $text = '';
-			if (open my $file, '<', $_) { local $/; $text = <$file> // ''; }
-			$text
-		} $title, "$directory/stat";
-		return basename($directory)
-		  if $command =~ /: ectowatch launcher/ && $stat =~ /^\d+ \(.*\) \S \Q$postmaster\E /;
-	}
-	return '';
-}
-
-my $launcher = poll_until('the launcher', \&launcher_pid);
+my $launcher = poll_until('the launcher', sub { return launcher_pid($node) });
 kill 'TERM', $launcher or BAIL_OUT("no launcher: $!");
 my $new_launcher = poll_until(
 	'another launcher',
 	sub {
-		my $pid = launcher_pid();
+		my $pid = launcher_pid($node);
 		return $pid ne '' && $pid ne $launcher && $pid;
 	});
 isnt($new_launcher, $launcher, 'another launcher after SIGTERM');

@@ -160,7 +160,13 @@ $node->append_conf('postgresql.conf', 'max_worker_processes = 2');
 $node->restart;
 is( (split /\|/, answer('Is the worker of this database running?'))[0],
 	'', 'no verdict while nobody has asked for a worker');
+my $launcher = poll_until('the launcher', sub { return launcher_pid($node) });
+kill 'STOP', $launcher;
 $node->safe_psql('postgres', 'LISTEN users_updated');
+is(answer('Is the worker of this database running?'),
+	'|It was asked for, and is being started.|Ask again in a moment.',
+	'none while it is on its way');
+kill 'CONT', $launcher;
 poll_until('a worker that cannot start',
 	sub { return answer('Is the worker of this database running?') =~ /^f\|/ });
 like( answer('Is the worker of this database running?'),
@@ -170,6 +176,15 @@ like( answer('Is the worker of this database running?'),
 is($steps, 'ttf----', 'self-test: there is no worker');
 $node->safe_psql('postgres', 'UPDATE users SET v = v + 1');
 like(answer('Does the queue go on?'), qr/^f\|It holds 1 batches.*\|The worker has to run/, 'so the queue waits');
+
+# ---------- no process for the launcher either
+
+$node->append_conf('postgresql.conf', 'max_worker_processes = 1');
+$node->restart;
+$node->safe_psql('postgres', 'LISTEN users_updated');
+like( answer('Is the worker of this database running?'),
+	qr/^f\|There is no launcher to start it; max_worker_processes is 1\.\|.*increase max_worker_processes/,
+	'no process for the launcher');
 
 # ---------- the library is not preloaded
 
