@@ -183,6 +183,16 @@ ROLLBACK;
 SELECT ectowatch_unwatch('users_replicated');
 
 --
+-- debug: what becomes of the watcher and its changes goes to the server log (capture,
+-- delivery and subscriptions: test/t/025_declare.pl)
+--
+SET client_min_messages = log;
+SELECT ectowatch_watch('users', 'deleted', 'users_debug', debug => true);
+RESET client_min_messages;
+SELECT watcher, debug FROM ectowatch_watchers WHERE debug;
+SELECT ectowatch_unwatch('users_debug');
+
+--
 -- ectowatch.context goes along with envelope: sql/options_delivery.sql.  It is short.
 --
 SELECT set_config('ectowatch.context', repeat('x', 1024), true) IS NOT NULL AS fits;

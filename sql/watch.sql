@@ -41,6 +41,8 @@ FROM ectowatch_watchers WHERE watcher = 'user_renamed';
 -- a label without trigger_columns is just a name; {} is as NULL
 SELECT ectowatch_watch('users', 'updated', 'user_touched', '{}', '{}',
                        key_columns => '{}');
+-- and empty lists need no label
+SELECT ectowatch_watch('users', 'updated', trigger_columns => '{}', extra_columns => '{}');
 -- trigger_columns are for updates, which 'changed' has
 SELECT ectowatch_watch('users', 'changed', 'role_changed', '{role_id}');
 -- the same label for another event would be the same name: see watch_errors
@@ -136,6 +138,20 @@ SELECT watcher, type, relation, values FROM ectowatch_pending();
 ROLLBACK;
 -- 63 bytes are possible
 SELECT length(ectowatch_watch('users', 'updated', repeat('x', 63)));
+-- column listen is the statement as it is to be executed
+SELECT listen FROM ectowatch_watchers ORDER BY listen COLLATE "C" \gexec
+SELECT count(*) FILTER (WHERE w IS NULL OR c IS NULL) AS "other names" FROM ectowatch_watchers w
+FULL JOIN pg_listening_channels() c ON c = w.watcher;
+UNLISTEN *;
+
+--
+-- A name whose table is gone (dropped while the library was not loaded) is free
+--
+BEGIN;
+UPDATE ectowatch_registry SET relation = 999999::oid::regclass WHERE name = 'items';
+SELECT ectowatch_watch('users', 'inserted', 'items');
+SELECT watcher, relation, event FROM ectowatch_watchers WHERE watcher = 'items';
+ROLLBACK;
 
 --
 -- A watcher keeps its name when its table gets another one

@@ -136,6 +136,31 @@ is(subscriptions(),
 	'a users_updated|id|1, a users_updated|id|2, a users_updated|id|3, b users_updated|id|5',
 	'what was freed is used again');
 
+# ---------- what drivers send: parameters without a type, by the extended protocol
+
+$b->query_safe('UNLISTEN *');
+foreach my $protocol (qw(extended prepared))
+{
+	my $script = $node->basedir . "/$protocol.sql";
+
+	append_to_file($script, q{
+\set id 42
+SELECT ectowatch_subscribe('users_updated', :id);
+SELECT ectowatch_subscribe('users_updated', 'role_id', :id);
+DO $$BEGIN
+	IF (SELECT array_agg(c ORDER BY c COLLATE "C") FROM pg_listening_channels() c)
+			<> '{users_updated|id|42,users_updated|role_id|42}' THEN
+		RAISE EXCEPTION 'other channels';
+	END IF;
+END$$;
+});
+	$node->command_ok([ 'pgbench', '-n', '-t', 1, '-M', $protocol, '-f', $script, $node->connstr('postgres') ],
+		"untyped parameters, protocol $protocol");
+}
+subscriptions_become('a users_updated|id|1, a users_updated|id|2, a users_updated|id|3',
+	'as if they were literals');
+$b->query_safe(q{SELECT ectowatch_subscribe('users_updated', 5)});
+
 # ---------- debug: the log has those that there have been
 
 $b->query_safe('SET ectowatch.debug = on');

@@ -17,7 +17,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $node = new_node('main', "wal_level = 'replica'", 'max_wal_senders = 2',
-	'ectowatch.max_databases = 1');
+	'ectowatch.max_databases = 1', "listen_addresses = '127.0.0.1'");
 
 # One row of ectowatch_check(), as "ok|detail|hint".
 sub answer
@@ -58,6 +58,15 @@ $node->safe_psql('postgres', q{
 self_test_passes('at first');
 like(answer('Is the worker of this database running?'), qr/^t\|Its process id is \d+\.\|$/,
 	'the worker is there');
+
+# ---------- who listens, from where
+
+like( $node->safe_psql('postgres', q{
+		LISTEN users_updated;
+		SELECT detail FROM ectowatch_check('users_updated') WHERE question = 'Who listens?'},
+		connstr => 'host=127.0.0.1 port=' . $node->port . " dbname=postgres application_name='far away'"),
+	qr/^1: process \d+, application "far away", address 127\.0\.0\.1, role \w+, channel "users_updated"\.$/,
+	'a listener has a process, an application and an address');
 
 # ---------- a commit blocks the queue
 

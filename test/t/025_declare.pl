@@ -114,12 +114,23 @@ like($said, qr/ectowatch: created watcher "told" for event updated/, 'debug: cre
 like($said, qr/ectowatch: process $pid captured for watcher "told": updated \{"id":7\}/,
 	'debug: capture');
 like($said, qr/ectowatch: worker \d+ .*"told"/, 'debug: delivery');
+like($said, qr/ectowatch: process $pid listens to channel "told" of watcher "told"/, 'debug: subscription');
 unlike($said, qr/captured for watcher "mail/, 'debug: of that watcher only');
 
 $log = -s $node->logfile;
 $node->safe_psql('postgres', q{SET ectowatch.debug = on; UPDATE roles SET v = 0 WHERE id = 8});
 like(slurp_file($node->logfile, $log), qr/captured for watcher "mail roles changed": updated \{"id":8\}/,
 	'ectowatch.debug: of all');
+$log = -s $node->logfile;
+$node->append_conf('postgresql.conf', 'ectowatch.debug = on');
+$node->reload;
+my $worker_said = qr/ectowatch: worker \d+ sent for watcher "mail roles changed" to channel "mail roles changed": updated, position \d+/;
+poll_until('the worker to tell of all', sub {
+	$node->safe_psql('postgres', 'UPDATE roles SET v = v + 1 WHERE id = 8');
+	wait_delivered($node, 'postgres');
+	return slurp_file($node->logfile, $log) =~ $worker_said;
+});
+pass('in postgresql.conf: the worker, too');
 
 $session->quit;
 $node->stop;
