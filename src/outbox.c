@@ -240,7 +240,7 @@ is_withheld(const Message *message)
 		ereport(LOG,
 				(errmsg("ectowatch does not send to channel \"%s\" what ectowatch_notify() was given: it belongs to a watcher",
 						message->channel),
-				 errdetail("It did not when ectowatch_notify() was called. The payload can be read at position " UINT64_FORMAT ".",
+				 errdetail("It did not when ectowatch_notify() was called. What is not sent can be read at position " UINT64_FORMAT ".",
 						   message->position)));
 	withheld = true;
 	return true;
