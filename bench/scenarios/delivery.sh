@@ -13,7 +13,8 @@
 #
 # Readers of the ring call ectowatch_changes() in one session, which uses one
 # processor, and check that each batch begins where the last one ended and has
-# as many changes as positions.
+# as many changes as positions.  Most of their time goes into jsonb and SQL; how
+# fast the ring itself is read is seen without a server: clients/ring_alone.c.
 
 variants=(raw plpgsql ectowatch-notify ectowatch)
 settings=("max_connections = 150" "$wait_for_room")
@@ -107,6 +108,8 @@ measure_ring()
 	for batch in 1000 10000; do
 		rate=$(query -c "SELECT read_ring($position, $changes, $batch, $((5 * duration)))")
 		record "reader of the ring, batches of $(commas $batch)" ectowatch "$rate" "changes/s"
+		"$clients_dir/ring_alone" "$batch" "$(calculate "$duration / 4")" >"$scratch/tmp/ring" || die "ring_alone failed"
+		record "ring alone, batches of $(commas $batch)" ectowatch "$(cut -f 1 "$scratch/tmp/ring")" "changes/s of a processor"
 	done
 }
 
