@@ -73,7 +73,7 @@ channel()
 {
 	case $1 in
 		raw | plpgsql | tcn | ectowatch-notify) echo "bench_$1" ;;
-		ectowatch) echo "bench_$1_changed" ;;
+		ectowatch | ectowatch-doorbell) echo "$(table "$1")_changed" ;;
 	esac
 }
 

@@ -23,8 +23,7 @@
  * On servers up to 18 each of these transactions takes an xid and wakes all
  * listeners of the database, whatever they listen to.  So the next one comes no
  * sooner than after a multiple of what waking them took (outbox.c): at once
- * where there are few, and after some ten milliseconds where there are a
- * thousand.
+ * where there are few, and after a tenth of a second where there are a thousand.
  *
  * To commit, NOTIFY takes a lock that every transaction takes that notifies,
  * and keeps until it has committed, which may be long where that waits for a
@@ -73,11 +72,11 @@
 #define NOTIFY_LOCKED_PAUSE_MS	100
 
 /*
- * A listener that is woken for nothing takes about ten times the CPU that
- * waking it takes.  So this leaves listeners a tenth of two cores.
+ * A listener that is woken takes about ten times the CPU that waking it takes.
+ * So this leaves all of them a tenth of a processor while there is much to send.
  */
-#define NOTIFY_PAUSE_PER_WAKING	50
-#define NOTIFY_MAX_PAUSE_MS		100
+#define NOTIFY_PAUSE_PER_WAKING	100
+#define NOTIFY_MAX_PAUSE_MS		200
 
 #define add_u64(counter, n) \
 	pg_atomic_write_u64(counter, pg_atomic_read_u64(counter) + (n))
