@@ -220,6 +220,30 @@ SELECT values FROM ectowatch_pending() WHERE watcher = 'counted_updated';
 SELECT * FROM counted ORDER BY id;
 ROLLBACK;
 
+-- and so where it is the late one that makes us remember rows: one command has
+-- made all that is pending, of which there are more than can be remembered
+CREATE TABLE flooded (id integer PRIMARY KEY, n integer);
+INSERT INTO flooded SELECT i, 0 FROM generate_series(1, 500) i;
+SELECT ectowatch_watch('flooded', 'updated', extra_columns => '{n}');
+CREATE FUNCTION flood() RETURNS trigger LANGUAGE plpgsql AS
+$$BEGIN
+    IF NEW.n = 1 THEN
+        WITH same AS (UPDATE flooded SET n = 99 WHERE id = NEW.id RETURNING n)
+        UPDATE flooded SET n = same.n FROM same WHERE id <> NEW.id;
+    END IF;
+    RETURN NULL;
+END$$;
+CREATE TRIGGER "!flood" AFTER UPDATE ON flooded
+    FOR EACH ROW EXECUTE FUNCTION flood();
+SET ectowatch.pending_memory = '64kB';
+BEGIN;
+UPDATE flooded SET n = 1 WHERE id = 7;
+SELECT values->'n' AS n, count(*) FROM ectowatch_pending() GROUP BY 1;
+ROLLBACK;
+RESET ectowatch.pending_memory;
+DROP TABLE flooded;
+DROP FUNCTION flood;
+
 --
 -- A cast to json that changes the context, and writes: each change carries what
 -- was set when it was captured, whole

@@ -279,8 +279,10 @@ capture_row(const TriggerPlan *plan, const WatcherPlan *watcher,
 								 type == CHANGE_INSERTED ? NULL : trigdata->tg_trigslot,
 								 type == CHANGE_DELETED ? NULL : row))
 		return;
+	command = is_heap && watcher->key_unique ?
+		tuple_command(tuple, type) : InvalidCommandId;
 	if (is_heap && type != CHANGE_DELETED &&
-		!(watcher->key_unique && pending_remembers_rows()) &&
+		!(watcher->key_unique && pending_remembers_rows(command)) &&
 		tuple_is_superseded(tuple))
 		return;
 
@@ -304,8 +306,6 @@ capture_row(const TriggerPlan *plan, const WatcherPlan *watcher,
 	parts.old_len = rendered->old.len;
 	parts.old_shown = rendered->old_shown;
 
-	command = is_heap && watcher->key_unique ?
-		tuple_command(tuple, type) : InvalidCommandId;
 	if (rendered->moved_len > 0)
 		pending_moved(watcher->def->id, parts.old, rendered->moved_len, command);
 

@@ -148,7 +148,7 @@ version_of_row(const char *values, uint32 keys_len, CommandId command)
 }
 
 static void
-note_stored_row(const Change *change, void *arg pg_attribute_unused())
+note_stored_row(const Change *change, void *arg)
 {
 	RowVersion	version;
 
@@ -156,8 +156,7 @@ note_stored_row(const Change *change, void *arg pg_attribute_unused())
 		return;
 	version = version_of_row(change_values(change), change->keys_len,
 							 pending.command);
-	(void) rows_note(pending.rows, change->watcher, &version,
-					 change_digest(change));
+	(void) rows_note(arg, change->watcher, &version, change_digest(change));
 }
 
 /* From now on rows are remembered; those that are stored, as if they had been. */
@@ -165,19 +164,23 @@ static void
 pending_remember_rows(void)
 {
 	MemoryContext old;
+	Rows	   *rows;
 
 	if (pending.rows != NULL)
 		return;
 	old = MemoryContextSwitchTo(pending.context);
-	pending.rows = rows_create(pending_rows_memory());
+	rows = rows_create(pending_rows_memory());
 	MemoryContextSwitchTo(old);
 
 	/* what is stored came after the mark of every level */
 	if (pending.nlevels > 0)
-		(void) rows_mark(pending.rows);
+		(void) rows_mark(rows);
 	if (pending.store.spilled > 0)
-		rows_forget(pending.rows);
-	store_walk_buffer(&pending.store, note_stored_row, NULL);
+		rows_forget(rows);
+	store_walk_buffer(&pending.store, note_stored_row, rows);
+
+	/* not before: an error leaves no half of them to those who go on */
+	pending.rows = rows;
 }
 
 /*
@@ -244,10 +247,14 @@ pending_forget_rows(void)
 }
 
 bool
-pending_remembers_rows(void)
+pending_remembers_rows(CommandId command)
 {
 	if (pending.context == NULL)
 		return true;
+
+	/* whether they fit is known only then */
+	if (pending.command != InvalidCommandId && command != pending.command)
+		pending_remember_rows();
 	return pending.rows ? rows_are_complete(pending.rows) :
 		pending.store.spilled == 0;
 }

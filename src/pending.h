@@ -42,8 +42,11 @@ extern void pending_expect_repeats(void);
 /* After a TRUNCATE rows with the same keys are others. */
 extern void pending_forget_rows(void);
 
-/* False where a late change could slip through: too many rows to remember. */
-extern bool pending_remembers_rows(void);
+/*
+ * False where a change of a version that 'command' has made could slip through
+ * late: there are too many rows to remember.
+ */
+extern bool pending_remembers_rows(CommandId command);
 
 /*
  * Whether so many changes of a watcher are pending that the next one need not
