@@ -219,6 +219,112 @@ UPDATE users SET role_id = 72 WHERE id = 2;
 SELECT type, count(*), count(DISTINCT values), min((values->>'id')::int), max((values->>'id')::int)
 FROM ectowatch_changes(:start, max_changes => NULL) GROUP BY type ORDER BY type;
 
-DROP TABLE orders, users;
-DROP FUNCTION count_order();
+--
+-- Changes that refer to others of their batch, some of which were taken back:
+-- what is delivered is what a trigger writes to a plain table, be it in memory
+-- or in a file
+--
+CREATE TABLE audit (no bigserial, type text, relation text, "values" jsonb);
+CREATE TABLE good (id integer PRIMARY KEY, n integer);
+CREATE TABLE bad (note text, id integer PRIMARY KEY);
+CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS
+$$BEGIN
+    INSERT INTO audit (type, relation, "values")
+    VALUES (CASE TG_OP WHEN 'INSERT' THEN 'inserted' ELSE 'updated' END,
+            'public.' || TG_TABLE_NAME, to_jsonb(NEW));
+    RETURN NULL;
+END$$;
+CREATE TRIGGER audit AFTER INSERT OR UPDATE ON good
+    FOR EACH ROW EXECUTE FUNCTION audit();
+CREATE TRIGGER audit AFTER INSERT OR UPDATE ON bad
+    FOR EACH ROW EXECUTE FUNCTION audit();
+SELECT ectowatch_watch('good', 'changed', extra_columns => '{n}');
+SELECT ectowatch_watch('bad', 'changed', extra_columns => '{note}');
+-- savepoints in savepoints; the bits of i say which ones write before those
+-- within, and which are taken back
+CREATE FUNCTION nest(i integer, depth integer) RETURNS void LANGUAGE plpgsql AS
+$$BEGIN
+    IF i & (1 << depth) <> 0 THEN
+        INSERT INTO good VALUES (i * 10 + depth, depth);
+    END IF;
+    IF depth < 3 THEN
+        PERFORM nest(i, depth + 1);
+    END IF;
+    UPDATE good SET n = n + 100 WHERE id BETWEEN i * 10 AND i * 10 + 9;
+    INSERT INTO bad VALUES (repeat('b', depth), i * 10 + depth);
+    IF i & (16 << depth) <> 0 THEN
+        RAISE 'back';
+    END IF;
+EXCEPTION WHEN raise_exception THEN
+    NULL;
+END$$;
+CREATE FUNCTION differ(delivered refcursor, OUT changes integer, OUT different integer)
+LANGUAGE plpgsql AS
+$$DECLARE
+    a record;
+    d record;
+BEGIN
+    changes := 0;
+    different := 0;
+    FOR a IN SELECT type, relation, "values" FROM audit ORDER BY no LOOP
+        FETCH delivered INTO d;
+        changes := changes + 1;
+        different := different + (d IS DISTINCT FROM a)::integer;
+    END LOOP;
+    FETCH delivered INTO d;
+    different := different + FOUND::integer;
+END$$;
+SELECT ectowatch_position() AS start \gset
+BEGIN;
+SELECT count(nest(i, 0)) FROM generate_series(0, 255) i;
+DECLARE delivered CURSOR FOR SELECT type, relation, "values" FROM ectowatch_pending();
+SELECT * FROM differ('delivered');
+COMMIT;
+:caught_up;
+BEGIN;
+DECLARE delivered CURSOR FOR SELECT type, relation, "values"
+    FROM ectowatch_changes(:start, max_changes => NULL) ORDER BY position;
+SELECT * FROM differ('delivered');
+TRUNCATE audit, good, bad;
+COMMIT;
+SELECT ectowatch_position() AS start \gset
+SET ectowatch.pending_memory = '64kB';
+BEGIN;
+SELECT count(nest(i, 0)) FROM generate_series(0, 1023) i;
+DECLARE delivered CURSOR FOR SELECT type, relation, "values" FROM ectowatch_pending();
+SELECT * FROM differ('delivered');
+-- those that were taken back leave nothing in memory
+SELECT sum(used_bytes) < 200000 AS bounded FROM pg_backend_memory_contexts
+WHERE name = 'ectowatch pending';
+COMMIT;
+RESET ectowatch.pending_memory;
+:caught_up;
+BEGIN;
+DECLARE delivered CURSOR FOR SELECT type, relation, "values"
+    FROM ectowatch_changes(:start, max_changes => NULL) ORDER BY position;
+SELECT * FROM differ('delivered');
+COMMIT;
+
+-- nor do changes that others follow which are always taken back
+SET ectowatch.pending_memory = '64kB';
+BEGIN;
+DO $$BEGIN
+    TRUNCATE good, bad;
+    FOR i IN 1 .. 5000 LOOP
+        INSERT INTO good VALUES (i, i);
+        BEGIN
+            INSERT INTO bad VALUES ('b', i);
+            RAISE 'back';
+        EXCEPTION WHEN raise_exception THEN
+            NULL;
+        END;
+    END LOOP;
+END$$;
+SELECT sum(used_bytes) < 200000 AS bounded FROM pg_backend_memory_contexts
+WHERE name = 'ectowatch pending';
+ROLLBACK;
+RESET ectowatch.pending_memory;
+
+DROP TABLE orders, users, good, bad, audit;
+DROP FUNCTION count_order(), audit, nest, differ;
 DROP EXTENSION ectowatch;

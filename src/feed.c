@@ -493,6 +493,7 @@ feed_append_batch(Feed *feed, const Batch *batch)
 	uint32		done = feed_done_of(feed, batch);
 
 	brief_reader_cut(&feed->reader, 0);
+
 	/*
 	 * Its transaction saw the extension.  If it is not there, it was dropped
 	 * since, with all watchers: there is nobody to tell.

@@ -14,14 +14,13 @@
 #include "spill.h"
 #include "store.h"
 
-/* Of the stores of this backend, one after the other. */
+/* Of the heads of this backend, one after the other, whatever their store. */
 static uint64 last_serial;
 
 void
 store_init(Store *store, Size limit)
 {
 	memset(store, 0, sizeof(*store));
-	store->serial = ++last_serial;
 	brief_reader_init(&store->briefs);
 	store->file = -1;
 	store->limit = limit;
@@ -68,22 +67,51 @@ store_add(Store *store, const Change *change)
 	memcpy(store_room(store, change->size), change, change->size);
 }
 
+/* Nobody tells those who refer to a head that it was cut off. */
+static bool
+store_has_head(const Store *store, const StoreHead *head)
+{
+	return head->serial != 0 && head->number < store->briefs.nheads &&
+		store->serials[head->number] == head->serial;
+}
+
+static void
+store_add_head(Store *store, const Change *change, StoreHead *head)
+{
+	uint32		number = store->briefs.nheads;
+
+	if (number >= store->maxserials)
+	{
+		uint32		n = Max(8, number * 2);
+		Size		size = n * sizeof(uint64);
+
+		store->serials = store->serials ?
+			repalloc_huge(store->serials, size) :
+			MemoryContextAllocHuge(store->briefs.context, size);
+		store->maxserials = n;
+	}
+	brief_add_head(&store->briefs, change);
+	store->serials[number] = ++last_serial;
+	head->number = number;
+	head->serial = last_serial;
+}
+
 void
 store_add_brief(Store *store, const ChangeParts *parts, StoreHead *head)
 {
 	Change	   *change;
 
-	if (head->serial == store->serial)
+	if (store_has_head(store, head))
 	{
 		brief_write(store_room(store, brief_needs(parts)), head->number, parts);
 		return;
 	}
 	change = change_make(parts);
 	change->flags |= CHANGE_HEAD;
-	head->number = store->briefs.nheads;
-	brief_add_head(&store->briefs, change);
+
+	/* should there be no room for it, the rollback cuts the head off */
+	store_add_head(store, change, head);
 	store_add(store, change);
-	head->serial = store->serial;
 }
 
 StoreMark
@@ -104,10 +132,6 @@ store_cut(Store *store, const StoreMark *mark)
 	}
 	else
 		store->used = mark->bytes - store->spilled;
-
-	/* nobody tells those who refer to a head that it is gone */
-	if (mark->nheads < store->briefs.nheads)
-		store->serial = ++last_serial;
 	brief_reader_cut(&store->briefs, mark->nheads);
 }
 

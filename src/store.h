@@ -31,12 +31,14 @@ typedef struct Store
 	File		file;			/* below 0: it is closed */
 	bool		failed;			/* the file could not be written */
 	BriefReader briefs;			/* knows the heads */
-	uint64		serial;			/* tells these heads from others; see StoreHead */
+	uint64	   *serials;		/* of the heads; see StoreHead */
+	uint32		maxserials;
 } Store;
 
 /*
- * Which head stands for changes of one kind; valid in the store of that serial.
- * Zeroes are none.
+ * Which head stands for changes of one kind.  It is good as long as the store
+ * has a head of that number and serial; others may have taken its place, in
+ * this store or the next.  Zeroes are none.
  */
 typedef struct StoreHead
 {
