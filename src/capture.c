@@ -12,7 +12,9 @@
  * trigger fires, and its successor be captured.  It must not come after it.
  * Where the watcher's key is unique, pending.c sees that by the commands that
  * made the versions.  Where it is not, rows cannot be told apart, and every
- * superseded version is passed over: its successor has come or is to come.
+ * superseded version is late: its successor has come or is to come.  A late one
+ * is told to those alone who listen to the values that it replaced, for its
+ * successor does not know these.
  *
  * Beyond a watcher's bulk_threshold, and where ectowatch.mute is on, changes
  * are counted only.  Of those under mute it is not asked whether the watcher
@@ -263,6 +265,7 @@ capture_row(const TriggerPlan *plan, const WatcherPlan *watcher,
 	TupleTableSlot *row = trigdata->tg_trigslot;
 	ChangeParts parts;
 	CommandId	command;
+	bool		late;
 
 	/* all at once, which is cheaper than one by one */
 	slot_getsomeattrs(trigdata->tg_trigslot, watcher->last_attnum);
@@ -281,9 +284,10 @@ capture_row(const TriggerPlan *plan, const WatcherPlan *watcher,
 		return;
 	command = is_heap && watcher->key_unique ?
 		tuple_command(tuple, type) : InvalidCommandId;
-	if (is_heap && type != CHANGE_DELETED &&
+	late = is_heap && type != CHANGE_DELETED &&
 		!(watcher->key_unique && pending_remembers_rows(command)) &&
-		tuple_is_superseded(tuple))
+		tuple_is_superseded(tuple);
+	if (late && type == CHANGE_INSERTED)
 		return;
 
 	parts = capture_row_parts(plan, watcher, type);
@@ -291,7 +295,8 @@ capture_row(const TriggerPlan *plan, const WatcherPlan *watcher,
 		pending_is_over(watcher->def->id, watcher->def->bulk_threshold))
 	{
 		capture_context(&parts, watcher->def);
-		pending_add_over(&parts);
+		if (!late)
+			pending_add_over(&parts);
 		return;
 	}
 
@@ -306,11 +311,14 @@ capture_row(const TriggerPlan *plan, const WatcherPlan *watcher,
 	parts.old_len = rendered->old.len;
 	parts.old_shown = rendered->old_shown;
 
-	if (rendered->moved_len > 0)
+	if (!late && rendered->moved_len > 0)
 		pending_moved(watcher->def->id, parts.old, rendered->moved_len, command);
 
 	capture_context(&parts, watcher->def);
-	pending_add_row(&parts, command, watcher->head);
+	if (late)
+		pending_add_late(&parts, watcher->head);
+	else
+		pending_add_row(&parts, command, watcher->head);
 	log_captured(&parts);
 }
 

@@ -66,6 +66,12 @@ typedef enum ChangeDelivery
 /* Others of its batch are told in brief, by reference to it (brief.h). */
 #define CHANGE_HEAD			0x20
 
+/*
+ * It is about a version of a row that has a successor, and only for the
+ * narrowed channels of the old values: others hear of the successor alone.
+ */
+#define CHANGE_LEFT			0x40
+
 typedef struct Change
 {
 	uint32		size;			/* of the whole, a multiple of 8 */

@@ -252,6 +252,7 @@ narrow_change(const Change *change, bool hashed,
 	Narrow		narrow;
 	List	   *values;
 	List	   *old = NIL;
+	bool		left = (change->flags & CHANGE_LEFT) != 0;
 	bool		complete;
 	ListCell   *lc;
 
@@ -272,14 +273,14 @@ narrow_change(const Change *change, bool hashed,
 
 	/* where members are missing, values were too long or failed */
 	complete = read_members(change_values(change), change->values_len, &values);
-	if (list_length(values) < change->ncolumns ||
+	if ((!left && list_length(values) < change->ncolumns) ||
 		(change->flags & CHANGE_OLD_CUT))
 		complete = false;
 	if (change->old_len > 0 &&
 		!read_members(change_old(change), change->old_len, &old))
 		complete = false;
 
-	foreach(lc, values)
+	foreach(lc, left ? NIL : values)
 		narrow_member(&narrow, lfirst(lc));
 	foreach(lc, old)
 	{
@@ -294,7 +295,8 @@ narrow_change(const Change *change, bool hashed,
 	{
 		List	   *key = old_key(values, old, change->nkeys);
 
-		narrow_key(&narrow, values, change->nkeys);
+		if (!left)
+			narrow_key(&narrow, values, change->nkeys);
 		if (key != NIL)
 			narrow_key(&narrow, key, change->nkeys);
 	}

@@ -560,7 +560,8 @@ deliver_change(Delivery *delivery)
 	message->debug = (change->flags & CHANGE_DEBUG) != 0;
 	if (is_row_change(change))
 	{
-		deliver_to(delivery, channel, true);
+		if (!(change->flags & CHANGE_LEFT))
+			deliver_to(delivery, channel, true);
 		deliver_narrowed(delivery, channel);
 	}
 	else

@@ -278,12 +278,20 @@ pending_add(const ChangeParts *parts, const RowVersion *version)
 	if (version != NULL)
 	{
 		pending_remember_rows();
-		if (!rows_note(pending.rows, parts->watcher, version,
-					   change_digest(change)))
+		if (rows_note(pending.rows, parts->watcher, version,
+					  change_digest(change)) != ROW_NEWEST)
 			return;
 	}
 	counts_of(&pending.counts, parts->watcher)->stored++;
 	store_add(&pending.store, change);
+	pending.nchanges++;
+}
+
+static void
+pending_store_row(const ChangeParts *parts, StoreHead *head)
+{
+	counts_of(&pending.counts, parts->watcher)->stored++;
+	store_add_brief(&pending.store, parts, head);
 	pending.nchanges++;
 }
 
@@ -300,13 +308,33 @@ pending_add_row(const ChangeParts *parts, CommandId command, StoreHead *head)
 		RowVersion	version = version_of_row(parts->values, parts->keys_len,
 											 command);
 
-		if (!rows_note(pending.rows, parts->watcher, &version,
-					   change_parts_digest(parts)))
-			return;
+		switch (rows_note(pending.rows, parts->watcher, &version,
+						  change_parts_digest(parts)))
+		{
+			case ROW_NEWEST:
+				break;
+			case ROW_REPEATED:
+				return;
+			case ROW_LATE:
+				pending_add_late(parts, head);
+				return;
+		}
 	}
-	counts_of(&pending.counts, parts->watcher)->stored++;
-	store_add_brief(&pending.store, parts, head);
-	pending.nchanges++;
+	pending_store_row(parts, head);
+}
+
+void
+pending_add_late(const ChangeParts *parts, StoreHead *head)
+{
+	ChangeParts key = *parts;
+
+	if (parts->old_len == 0)
+		return;
+	pending_begin_change();
+	key.values = psprintf("%.*s}", (int) parts->keys_len, parts->values);
+	key.values_len = parts->keys_len + 1;
+	key.flags |= CHANGE_PARTIAL | CHANGE_LEFT;
+	pending_store_row(&key, head);
 }
 
 /* --- counting only --- */

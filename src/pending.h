@@ -24,13 +24,21 @@ extern void pending_init(void);
 extern void pending_add(const ChangeParts *parts, const RowVersion *version);
 
 /*
- * The same for a change of a row, unless a change of a later version is there.
- * 'command' has made the version; InvalidCommandId where that is not known, or
- * the watcher's key is not unique.  'head' belongs to changes that differ from
- * this one in flags, values, old values and context at most (store.h).
+ * The same for a change of a row; if one of a later version is there, it is
+ * added as a late one.  'command' has made the version; InvalidCommandId where
+ * that is not known, or the watcher's key is not unique.  'head' belongs to
+ * changes that differ from this one in flags, values, old values and context at
+ * most (store.h).
  */
 extern void pending_add_row(const ChangeParts *parts, CommandId command,
 							StoreHead *head);
+
+/*
+ * Adds the change of a version that has a successor, which may be there
+ * already: for those alone who listen to the values that it replaced, and
+ * without its own but the key (CHANGE_LEFT).
+ */
+extern void pending_add_late(const ChangeParts *parts, StoreHead *head);
 
 /* Notes that a later version of a watcher's row has left that key. */
 extern void pending_moved(uint32 watcher, const char *old, uint32 keys_len,

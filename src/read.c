@@ -395,7 +395,7 @@ put_pending(const Change *change, void *arg)
 	bool		nulls[6] = {false};
 
 	/* the transaction may have changed it with the rights of another role */
-	if (!rights_allow(reader->rights, change))
+	if ((change->flags & CHANGE_LEFT) || !rights_allow(reader->rights, change))
 		return;
 	/* how many there will be, nobody knows yet */
 	change_columns(change, 0, values, nulls, 5);

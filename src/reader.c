@@ -346,6 +346,8 @@ reader_wants(Reader *reader, const Change *change)
 {
 	ListCell   *lc;
 
+	if (change->flags & CHANGE_LEFT)
+		return false;
 	foreach(lc, reader->names)
 	{
 		const char *name = lfirst(lc);

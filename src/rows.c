@@ -120,7 +120,7 @@ rows_set(Rows *rows, uint64 key, uint64 digest, CommandId command)
 	row->command = command;
 }
 
-bool
+RowResult
 rows_note(Rows *rows, uint32 watcher, const RowVersion *version, uint64 digest)
 {
 	uint64		key;
@@ -132,15 +132,15 @@ rows_note(Rows *rows, uint32 watcher, const RowVersion *version, uint64 digest)
 	row = rowhash_lookup(rows->hash, key);
 	if (row != NULL)
 	{
-		bool		late = row->command != InvalidCommandId &&
-		version->command != InvalidCommandId &&
-		version->command < row->command;
-
-		if (late || (digest != 0 && row->digest == digest))
-			return false;
+		if (row->command != InvalidCommandId &&
+			version->command != InvalidCommandId &&
+			version->command < row->command)
+			return ROW_LATE;
+		if (digest != 0 && row->digest == digest)
+			return ROW_REPEATED;
 	}
 	rows_set(rows, key, digest, version->command);
-	return true;
+	return ROW_NEWEST;
 }
 
 void

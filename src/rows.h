@@ -28,12 +28,19 @@ typedef struct RowVersion
 /* In the current memory context, which it fills with about so many bytes. */
 extern Rows *rows_create(Size memory);
 
+typedef enum RowResult
+{
+	ROW_NEWEST,
+	ROW_REPEATED,				/* it says the same as the newest */
+	ROW_LATE					/* the newest is of a later version */
+} RowResult;
+
 /*
  * Notes a change as the newest of its row, unless it repeats the newest, or
- * comes late: false then.  A digest of 0 is no change: the row has left that
- * key.  Throws only for want of memory.
+ * comes late.  A digest of 0 is no change: the row has left that key.  Throws
+ * only for want of memory.
  */
-extern bool rows_note(Rows *rows, uint32 watcher, const RowVersion *version,
+extern RowResult rows_note(Rows *rows, uint32 watcher, const RowVersion *version,
 					  uint64 digest);
 
 /* There are more of them than can be remembered. */

@@ -134,6 +134,38 @@ sql('DELETE FROM seats');
 is(heard($client, \$seen), all('deleted', 'seats|hall|main', 'seats|row|8', $key8),
 	'a deleted row');
 
+# ---------- a version that comes late
+
+# The trigger for one row gives another one of the same statement a second
+# version, which is captured before the first.
+sql(q{
+	CREATE TABLE late (id int PRIMARY KEY, v int);
+	INSERT INTO late VALUES (1, 1), (2, 1);
+	SELECT ectowatch_watch('late', 'updated', extra_columns => '{v}');
+	CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql AS
+		$$BEGIN UPDATE late SET v = 3 WHERE id = 2; RETURN NULL; END$$;
+	CREATE TRIGGER "!again" AFTER UPDATE ON late FOR EACH ROW WHEN (OLD.id = 1)
+		EXECUTE FUNCTION again()});
+my $late = start_listen($node, 'postgres', [], 'late_updated', 'late_updated|id|2',
+	'late_updated|v|1', 'late_updated|v|2', 'late_updated|v|3', 'done_inserted');
+my $start = sql('SELECT ectowatch_position()');
+sql('UPDATE late SET v = 2');
+my $none = 0;
+heard($late, \$none);
+is(join("\n", sort map { s/\t\d+\t/ /r =~ s/,"position":\d+//r } grep { /^late/ } $late->lines),
+	join("\n", sort(
+		'late_updated {"type":"updated","values":{"id":1,"v":2}}',
+		'late_updated {"type":"updated","values":{"id":2,"v":3}}',
+		'late_updated|id|2 {"type":"updated","values":{"id":2,"v":3}}',
+		'late_updated|v|1 {"type":"updated","values":{"id":1,"v":2}}',
+		'late_updated|v|1 {"type":"updated","values":{"id":2},"partial":true}',
+		'late_updated|v|2 {"type":"updated","values":{"id":1,"v":2}}',
+		'late_updated|v|2 {"type":"updated","values":{"id":2,"v":3}}',
+		'late_updated|v|3 {"type":"updated","values":{"id":2,"v":3}}')),
+	'is told to who listens to the value that it replaced, and to nobody else');
+is(sql("SELECT string_agg(values::text, ' ' ORDER BY values->'id') FROM ectowatch_changes($start, '{late_updated}')"),
+	'{"v": 2, "id": 1} {"v": 3, "id": 2}', 'nor to readers of the ring');
+
 # ---------- what concerns all
 
 sql('TRUNCATE seats');
