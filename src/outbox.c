@@ -17,12 +17,12 @@
  *
  * So what is kept here is packs and bells, by channel, in memory of this
  * transaction; of channels with delivery each nothing is known.  At the end
- * packs and bells go in the order of their positions.  Within a channel, messages
- * stay in the order in which they came, unless its delivery changes midway:
- * then what is kept of it goes first.
+ * packs and bells go in the order of their positions.  Within a channel,
+ * messages stay in the order in which they came, unless its delivery changes
+ * midway: then what is kept of it goes first.
  *
- * What ectowatch_notify() was given is looked at once more before it is sent: the
- * channel may be a watcher's by now (taken.c).
+ * What ectowatch_notify() was given is looked at once more before it is sent:
+ * the channel may be a watcher's by now (taken.c).
  *
  * The transaction begins with the first message that is sent.  Without one, a
  * turn of the worker costs no xid, no WAL and wakes nobody.
@@ -61,9 +61,18 @@
 #include "outbox.h"
 #include "taken.h"
 
-/* The bounds of one transaction. */
-#define OUTBOX_MAX_MESSAGES		16384
-#define OUTBOX_MAX_BYTES		(4 * 1024 * 1024)
+/*
+ * The bounds of one transaction.  While listeners take the messages of one, the
+ * next is put together, so many are better than a few long ones; but where
+ * waking takes long, there must be few.
+ */
+#define OUTBOX_MAX_MESSAGES		4096
+#define OUTBOX_MAX_BYTES		(1024 * 1024)
+#define OUTBOX_MANY_LISTENERS	4	/* times that */
+#define OUTBOX_LONG_WAKING_US	200
+
+/* What the end of a commit takes without anybody to wake, and some more. */
+#define OUTBOX_NO_WAKING_US		20
 
 /* How full core's queue may be. */
 #define OUTBOX_MAX_USAGE		0.1
@@ -109,7 +118,7 @@ static Size bytes;
 static HTAB *channels;			/* of Channel; NULL: none yet */
 static List *debug_lines;
 static uint64 committed_cpu;	/* cpu_us() at the commit */
-static uint64 waking_us;		/* what waking took after it */
+static uint64 waking_us;		/* what waking takes after it, on average */
 
 /* By a watcher's entry in the slot, and the ids that have one of this attempt. */
 static OwnCount *counts;
@@ -125,6 +134,14 @@ cpu_us(void)
 	if (clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now) != 0)
 		return 0;
 	return (uint64) now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+/* One sample alone may be an accident. */
+static void
+note_waking(uint64 us)
+{
+	us -= Min(us, OUTBOX_NO_WAKING_US);
+	waking_us = (7 * waking_us + us) / 8;
 }
 
 /* Core wakes listeners later than it calls this. */
@@ -170,8 +187,11 @@ outbox_begin(Slot *for_slot)
 bool
 outbox_is_full(void)
 {
-	return blocked || messages >= OUTBOX_MAX_MESSAGES ||
-		bytes >= OUTBOX_MAX_BYTES;
+	uint32		times = waking_us > OUTBOX_LONG_WAKING_US ?
+		OUTBOX_MANY_LISTENERS : 1;
+
+	return blocked || messages >= OUTBOX_MAX_MESSAGES * times ||
+		bytes >= OUTBOX_MAX_BYTES * times;
 }
 
 /* --- sending --- */
@@ -442,7 +462,7 @@ commit_unless_locked(void)
 	{
 		CommitTransactionCommand();
 		LockTimeout = 0;
-		waking_us = cpu_us() - committed_cpu;
+		note_waking(cpu_us() - committed_cpu);
 		done = true;
 	}
 	PG_CATCH();

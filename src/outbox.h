@@ -66,7 +66,10 @@ extern bool outbox_is_full(void);
  */
 extern OutboxResult outbox_commit(void);
 
-/* After OUTBOX_SENT: the CPU time, in microseconds, that waking listeners took. */
+/*
+ * The CPU time, in microseconds, that waking listeners takes at the end of a
+ * transaction: an average; 0 where there are few.
+ */
 extern uint64 outbox_waking_us(void);
 
 /* After OUTBOX_SENT: counts it; logs what is to be logged. */
