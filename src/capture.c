@@ -5,7 +5,7 @@
  *
  * All watchers of a table share one AFTER ROW trigger per event (for TRUNCATE
  * an AFTER STATEMENT trigger), which has neither arguments nor a condition.
- * What is to be captured is looked up in watcher.c's cache.
+ * What is to be captured is looked up in plan.c's cache.
  *
  * Triggers fire at the end of their statement.  If other triggers of that
  * statement write, a version of a row may already be superseded when its
@@ -40,6 +40,7 @@
 #include "context.h"
 #include "ectowatch.h"
 #include "pending.h"
+#include "plan.h"
 #include "slot.h"
 #include "watcher.h"
 
@@ -436,8 +437,8 @@ ectowatch_capture(PG_FUNCTION_ARGS)
 		event = EVENT_TRUNCATED;
 	}
 
-	plan = watcher_trigger_plan(trigdata->tg_relation,
-								trigdata->tg_trigger->tgoid, event);
+	plan = plan_of_trigger(trigdata->tg_relation,
+						   trigdata->tg_trigger->tgoid, event);
 	if (type == CHANGE_TRUNCATED)
 		pending_forget_rows();
 	if (plan->nwatchers == 0)

@@ -6,9 +6,9 @@
  * A change names its watcher and relation itself, so that whoever reads it
  * needs no catalog.  It has the numbers of the columns that it shows, in the
  * watched relation, because rights to read them are rights to read it.  How it
- * is to be sent it says itself, too.  Its values are finished JSON, in which the
- * key's columns come first: the part up to 'keys_len', closed by a brace, is
- * what is sent where the whole does not fit.
+ * is to be sent it says itself, too.  Its values are finished JSON, in which
+ * the key's columns come first: the part up to 'keys_len', closed by a brace,
+ * is what is sent where the whole does not fit.
  *
  * The old values of an update are those of the key, if that changed, and then
  * those of other columns that changed, so that channels which are narrowed to

@@ -8,17 +8,17 @@
  *
  * 1. The tree, made when the first row comes, for the relation that fires the
  *	  trigger: columns are found by name.  It lives as long as the plan, which is
- *	  made anew when the relation or any function changes: see watcher.c.
+ *	  made anew when the relation or any function changes: see plan.c.
  * 2. The state: planned, with functions looked up and the rights to call
  *	  them checked, for one user.  That is the writer, as in a trigger.
  *
  * None of this may fail a write.  What can throw (both of these, and the
  * evaluation of anything but the plainest expressions) runs in a
- * subtransaction; if it throws, the change is delivered, and a WARNING is given
- * once per plan.  A subtransaction for each row costs, and so is saved where all
- * functions are core's own and leakproof: these throw for no value.  Changes
- * that a function captures belong to the subtransaction, and with it come or
- * go; pending.c follows it as any other.
+ * subtransaction; if it throws, the change is delivered, and a WARNING is
+ * given once per plan.  A subtransaction for each row costs, and so is saved
+ * where all functions are core's own and leakproof: these throw for no value.
+ * Changes that a function captures belong to the subtransaction, and with it
+ * come or go; pending.c follows it as any other.
  *
  * Functions may write to the same table, and so come here again, while a
  * state is in use.  Each state is used by one evaluation at a time; an inner

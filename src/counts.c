@@ -9,16 +9,14 @@
  * rendered.  That is right under rollback too: a change is counted only if as
  * many as the threshold are stored before it, and what is cut off is the end.
  * When the transaction ends with some that were only counted, the watcher's
- * stored ones are counted too and left out, and summaries follow, or a gap, made
- * of the template that was kept when the first one was counted.
+ * stored ones are counted too and left out, and summaries follow, or a gap,
+ * made of the template that was kept when the first one was counted.
  *
  * Copyright (c) 2026, the ectowatch authors
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
-
-#include "utils/memutils.h"
 
 #include "counts.h"
 

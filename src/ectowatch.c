@@ -6,30 +6,32 @@
  * ectowatch tells applications that rows have changed, without NOTIFY in
  * their writers' transactions.  The path of a change, file by file:
  *
- *		capture.c	 a row trigger fires; watcher.c says who asked for it,
+ *		capture.c	 a row trigger fires; plan.c says who asked for it,
  *		condition.c	 which rows they want,
  *		message.c	 columns become JSON; context.c says who wrote them,
- *		pending.c	 it waits in store.c for the end of its transaction; rows.c
- *					 knows the newest of each row,
+ *		pending.c	 it waits in store.c, in brief (brief.c), for the end of its
+ *					 transaction; rows.c knows the newest of each row, counts.c
+ *					 how many there are,
  *		queue.c		 then goes to the worker, long batches by spill.c,
- *		worker.c	 which puts it, with a position of positions.c,
+ *		worker.c	 whose feed.c puts it, with a position of positions.c, into
  *		ring.c		 where readers find it,
  *		reader.c	 with the SQL of read.c and snapshot.c, if rights.c lets them;
  *		notify.c	 and sends it to LISTEN channels, as
  *		throttle.c	 lets it pass, and
  *		outbox.c	 gives it a form.
  *
- * change.c has the layout that it has everywhere.  send.c makes one of a payload
- * of ectowatch_notify(), unless taken.c says that the channel is a watcher's; wait_for.c waits until those of a transaction are in
- * the ring.
+ * change.c has the layout that it has in the ring.  send.c makes one of a
+ * payload of ectowatch_notify(), unless taken.c says that the channel is a
+ * watcher's; wait_for.c waits until those of a transaction are in the ring.
  *
- * Watchers are made, changed and removed in watch.c, an application's list of
- * them in declare.c.  options.c reads what is asked for, validate.c and
- * condition_sql.c check it, registry.c keeps it, trigger.c sees to triggers.
+ * Watchers are listed by watcher.c, and made, changed and removed in watch.c,
+ * an application's list of them in declare.c.  options.c reads what is asked
+ * for, validate.c and condition_sql.c check it, registry.c keeps it, trigger.c
+ * sees to triggers.
  *
- * Of narrowed channels, channel.c says what they are called, narrow.c to which a
- * change goes, subscription.c to which somebody listens, as listen.c has seen;
- * subscribe.c has the functions for those who want to.
+ * Of narrowed channels, channel.c says what they are called, narrow.c to which
+ * a change goes, subscription.c to which somebody listens, as listen.c has
+ * seen; subscribe.c has the functions for those who want to.
  *
  * Shared memory is laid out in slot.c, and shown by stat.c.  launcher.c starts
  * workers.  ddl.c follows commands that concern watchers.

@@ -24,8 +24,6 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "storage/condition_variable.h"
-#include "utils/builtins.h"
-#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "ectowatch.h"
@@ -320,8 +318,9 @@ feed_append_lost(Feed *feed)
 
 /*
  * The rest of a batch could not be read from its file.  Which watchers it had
- * changes of is not known, so all get a gap, and channels one for all of them.  No interrupts once positions are
- * reserved: to a later worker the first gap says that the batch is done.
+ * changes of is not known, so all get a gap, and channels one for all of them.
+ * No interrupts once positions are reserved: to a later worker the first gap
+ * says that the batch is done.
  */
 static void
 feed_append_unread(Feed *feed, const Batch *batch, uint64 changes)

@@ -15,15 +15,16 @@
  *		outbox.c	which gives it the form of its delivery, and sends it.
  *
  * The message goes to the channel of the watcher, and then to its narrowed
- * channels.  Throttling is for changes of rows whose key is known and stayed the
- * same.  Nothing else may overtake what is held back of the watcher, or be
- * overtaken: before a gap, an end, a truncate, a bulk, a change of a key, or of
- * a watcher that no longer throttles, all that is held back of it is sent.
+ * channels.  Throttling is for changes of rows whose key is known and stayed
+ * the same.  Nothing else may overtake what is held back of the watcher, or be
+ * overtaken: before a gap, an end, a truncate, a bulk, a change of a key, or
+ * of a watcher that no longer throttles, all that is held back of it is sent.
  *
  * On servers up to 18 each of these transactions takes an xid and wakes all
- * listeners of the database, whatever they listen to.  So the next one comes no
- * sooner than after a multiple of what waking them took (outbox.c): at once
- * where there are few, and after a tenth of a second where there are a thousand.
+ * listeners of the database, whatever they listen to.  So the next one comes
+ * no sooner than after a multiple of what waking them took (outbox.c): at once
+ * where there are few, and after a tenth of a second where there are a
+ * thousand.
  *
  * To commit, NOTIFY takes a lock that every transaction takes that notifies,
  * and keeps until it has committed, which may be long where that waits for a
@@ -73,7 +74,8 @@
 
 /*
  * A listener that is woken takes about ten times the CPU that waking it takes.
- * So this leaves all of them a tenth of a processor while there is much to send.
+ * So this leaves all of them a tenth of a processor while there is much to
+ * send.
  */
 #define NOTIFY_PAUSE_PER_WAKING	100
 #define NOTIFY_MAX_PAUSE_MS		200

@@ -22,8 +22,8 @@ extern void options_set_event(WatcherDef *def, const char *event);
 
 /*
  * Sets the options that are given: as arguments of a function, from that
- * number on, in the order of the table in options.c (label first, or not
- * among them), or as members of a JSON object, which has relation and event too.
+ * number on, in the order of the table in options.c (label first, or not among
+ * them), or as members of a JSON object, which has relation and event too.
  */
 extern void options_from_arguments(WatcherDef *def, FunctionCallInfo fcinfo,
 								   int first_argument, bool with_label);

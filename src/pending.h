@@ -64,8 +64,8 @@ extern bool pending_is_over(uint32 watcher, uint32 threshold);
 
 /*
  * Count a change instead of adding it: for a summary of its type, or for the
- * gap that ectowatch.mute leaves.  Of the parts, those count that all changes of
- * the watcher have in common, the columns, the context and the type.
+ * gap that ectowatch.mute leaves.  Of the parts, those count that all changes
+ * of the watcher have in common, the columns, the context and the type.
  */
 extern void pending_add_over(const ChangeParts *parts);
 extern void pending_add_muted(const ChangeParts *parts);

@@ -4,8 +4,8 @@
  *	  SQL functions that read changes.
  *
  * ectowatch_changes() and ectowatch_wait() read the ring, ectowatch_pending()
- * what this transaction has captured.  The first two wait on the slot's condition
- * variable, which the worker broadcasts when the ring has grown.
+ * what this transaction has captured.  The first two wait on the slot's
+ * condition variable, which the worker broadcasts when the ring has grown.
  *
  * Copyright (c) 2026, the ectowatch authors
  *

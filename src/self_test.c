@@ -25,8 +25,8 @@
  *	  of nothing that was rolled back.
  *
  * A probe that was not taken in time stays in the queue, and is delivered when
- * the worker goes on.  Readers of all watchers are shown it, as any payload for a
- * channel.
+ * the worker goes on.  Readers of all watchers are shown it, as any payload
+ * for a channel.
  *
  * Copyright (c) 2026, the ectowatch authors
  *

@@ -11,13 +11,14 @@
  * could not be in the column is an error.  The table is not locked.
  *
  * The code of the column's type (constraints of domains, casts to json) is not
- * the caller's, who has not chosen it, but of him who has made the table.  Where
- * the caller has the rights of the table's owner, above all as a superuser, it
- * runs with those of the owner, as a restricted operation: no more than it could
- * do anyway.  It is not run as an owner whose rights the caller lacks: its
- * names are looked up in the session, so that the caller could put his own
- * functions in their place.  There it has the caller's rights, as in any query.
- * What the caller gives is made text before, with his rights.
+ * the caller's, who has not chosen it, but of him who has made the table.
+ * Where the caller has the rights of the table's owner, above all as a
+ * superuser, it runs with those of the owner, as a restricted operation: no
+ * more than it could do anyway.  It is not run as an owner whose rights the
+ * caller lacks: its names are looked up in the session, so that the caller
+ * could put his own functions in their place.  There it has the caller's
+ * rights, as in any query.  What the caller gives is made text before, with
+ * his rights.
  *
  * ectowatch_subscribe() executes LISTEN, and so is subject to all that core
  * has against that (in a standby, in a background process, in a prepared

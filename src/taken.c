@@ -24,7 +24,8 @@
  * DROP EXTENSION in a transaction that stays open, it does not look.  Only the
  * extension's owner can lock it so.
  *
- * Names that are nobody's are remembered as long as no watcher may have changed.
+ * Names that are nobody's are remembered as long as no watcher may have
+ * changed.
  *
  * Copyright (c) 2026, the ectowatch authors
  *
@@ -36,6 +37,7 @@
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 
+#include "plan.h"
 #include "taken.h"
 #include "watcher.h"
 
@@ -86,7 +88,7 @@ look(const char *channel)
 bool
 channel_is_taken(const char *channel, bool wait)
 {
-	uint64		generation = watcher_generation();
+	uint64		generation = plan_generation();
 	FreeChannel *entry;
 	Oid			registry;
 	bool		taken;

@@ -12,10 +12,11 @@
  *
  * Whether something was sent is known when the transaction has committed.  So
  * what is decided meanwhile is kept beside what holds (new_until, new_held
- * beside until, held), in entries that are listed in touched[].  throttle_commit()
- * puts it in force, without allocating anything; throttle_begin() drops what
- * an attempt that failed has left.  Only the heap of those that wait is changed
- * before, for there is no other way to take one by one from it.
+ * beside until, held), in entries that are listed in touched[].
+ * throttle_commit() puts it in force, without allocating anything;
+ * throttle_begin() drops what an attempt that failed has left.  Only the heap
+ * of those that wait is changed before, for there is no other way to take one
+ * by one from it.
  *
  * Where things are:
  *
@@ -40,12 +41,12 @@
  * which only the worker writes, together with the cursor, so that they fit to
  * it.  A new worker, before it writes to the ring, goes through it from there
  * to the cursor, and holds back the newest change of each channel and key that
- * it finds, to send them at once; some have been sent before.  What is no longer
- * in the ring becomes a gap (notify.c).
+ * it finds, to send them at once; some have been sent before.  What is no
+ * longer in the ring becomes a gap (notify.c).
  *
- * Time is that of the monotonic clock, which nobody sets.  Memory is bounded by
- * THROTTLE_MAX_BYTES: beyond it, messages that would need more are sent; or, as a
- * new worker cannot do that before it works, become a gap.
+ * Time is that of the monotonic clock, which nobody sets.  Memory is bounded
+ * by THROTTLE_MAX_BYTES: beyond it, messages that would need more are sent;
+ * or, as a new worker cannot do that before it works, become a gap.
  *
  * Copyright (c) 2026, the ectowatch authors
  *

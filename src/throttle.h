@@ -37,10 +37,10 @@ typedef struct ThrottleItem
 extern bool throttle_admit(const ThrottleItem *item);
 
 /*
- * For a new worker: holds back what a former one may have held back, until now.
- * throttle_refused() says, after throttle_commit() and once, of how many changes
- * of a watcher there were messages for which there was no room, and where these
- * changes are.
+ * For a new worker: holds back what a former one may have held back, until
+ * now.  throttle_refused() says, after throttle_commit() and once, of how many
+ * changes of a watcher there were messages for which there was no room, and
+ * where these changes are.
  */
 extern void throttle_restore(const ThrottleItem *item);
 extern uint64 throttle_refused(uint32 watcher, uint64 *from, uint64 *to);

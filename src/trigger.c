@@ -107,8 +107,9 @@ trigger_is_well_formed(HeapTuple tuple)
 }
 
 /*
- * Clones of a parent's trigger are the parent's.  'always' is set to the events
- * that have one that fires ALWAYS; of several for one event, the result is that.
+ * Clones of a parent's trigger are the parent's.  'always' is set to the
+ * events that have one that fires ALWAYS; of several for one event, the result
+ * is that.
  */
 static int
 find_triggers(Oid relation, int events, Oid *triggers, int *always)

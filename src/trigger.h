@@ -42,8 +42,9 @@ extern int	triggers_of(Oid relation, int events, Oid *triggers);
 extern int	triggers_missing(Oid relation, int events, bool replicated);
 
 /*
- * Creates those that are missing, or makes them fire ALWAYS.  The caller holds ShareRowExclusiveLock on
- * the relation if there are any, and has checked its ownership.
+ * Creates those that are missing, or makes them fire ALWAYS.  The caller holds
+ * ShareRowExclusiveLock on the relation if there are any, and has checked its
+ * ownership.
  */
 extern void triggers_create_missing(Oid relation, int events, bool replicated);
 

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * watcher.h
- *	  What is watched: the registry of watchers and this backend's cache.
+ *	  What is watched: the watchers in the registry.
  *
  * Copyright (c) 2026, the ectowatch authors
  *
@@ -11,11 +11,9 @@
 #define ECTOWATCH_WATCHER_H
 
 #include "nodes/pg_list.h"
-#include "utils/relcache.h"
 
-#include "condition.h"
-#include "message.h"
-#include "store.h"
+#include "change.h"
+
 
 /* Events as bits; 'changed' is all of them. */
 #define EVENT_INSERTED		0x01
@@ -77,45 +75,6 @@ typedef struct WatcherMember
 	char	   *name;
 } WatcherMember;
 
-/* How one watcher renders rows of one relation. */
-typedef struct WatcherPlan
-{
-	const WatcherDef *def;
-	int			flags;			/* of its changes, as far as they are known */
-	bool		key_unique;
-	int			nkeys;			/* of columns[], the first ones */
-	int			ncolumns;
-	MessageColumn *columns;
-	bool		by_settings;	/* some of them are */
-	int			group;			/* the same for those that render rows alike;
-								 * not 0 */
-	AttrNumber *origin_columns; /* their numbers in the watched relation */
-	int			ntriggers;
-	MessageColumn *triggers;	/* columns of which one must differ */
-	AttrNumber	last_attnum;	/* the highest of all these columns */
-	Condition  *condition;		/* or NULL */
-	StoreHead  *head;			/* of this transaction's changes by this plan */
-} WatcherPlan;
-
-/* What one trigger has to do. */
-typedef struct TriggerPlan
-{
-	Oid			trigger;
-	Oid			relation;		/* that fires it, perhaps a partition */
-	Oid			origin;			/* that is watched */
-	char	   *origin_name;	/* schema-qualified */
-	bool		alone;			/* no other trigger captures that event */
-	int			nwatchers;
-	WatcherPlan *watchers;
-} TriggerPlan;
-
-/*
- * What a trigger has to do for an event; valid until the transaction ends,
- * even if it is changed meanwhile.
- */
-extern const TriggerPlan *watcher_trigger_plan(Relation relation, Oid trigger,
-											   int event);
-
 /*
  * OIDs of ectowatch's own objects in this database; InvalidOid where the
  * extension is not there.
@@ -134,12 +93,6 @@ extern WatcherDef *watcher_find(const char *name);
 
 /* The watcher to whose channel, or narrowed channel, a name belongs, or NULL. */
 extern WatcherDef *watcher_of_channel(const char *channel);
-
-/*
- * A number that grows when watchers may have changed: what was looked up at
- * another one has to be looked up again.
- */
-extern uint64 watcher_generation(void);
 
 /* Whether a list of columns is '{*}': all, whatever they are by now. */
 extern bool watcher_wants_all(List *columns);

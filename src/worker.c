@@ -3,8 +3,8 @@
  * worker.c
  *	  The background worker of one database.
  *
- * It has feed.c take what is in the queue to the ring, and notify.c send what is
- * new there.  When there is nothing to do it sleeps, without a transaction,
+ * It has feed.c take what is in the queue to the ring, and notify.c send what
+ * is new there.  When there is nothing to do it sleeps, without a transaction,
  * without a timer unless a message is held back by throttle, and commits
  * nothing.
  *
