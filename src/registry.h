@@ -11,6 +11,7 @@
 #define ECTOWATCH_REGISTRY_H
 
 #include "access/htup.h"
+#include "utils/relcache.h"
 
 #include "watcher.h"
 
