@@ -351,11 +351,12 @@ CREATE FUNCTION ectowatch_stat_get(
     OUT newest_position bigint,
     OUT oldest_at timestamp with time zone,
     OUT notified bigint,
-    OUT notify_commits bigint,
+    OUT notify_sends bigint,
     OUT notify_skipped bigint,
     OUT notify_position bigint,
     OUT notify_bytes bigint,
     OUT notify_blocked boolean,
+    OUT unread_bytes bigint,
     OUT last_change_at timestamp with time zone,
     OUT last_notify_at timestamp with time zone
 ) RETURNS SETOF record
@@ -423,7 +424,8 @@ CREATE FUNCTION ectowatch_stat_subscriptions_get(
     OUT watcher text,
     OUT channel text,
     OUT narrowed boolean,
-    OUT since timestamp with time zone
+    OUT since timestamp with time zone,
+    OUT unread_bytes bigint
 ) RETURNS SETOF record
     LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 100 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION ectowatch_stat_subscriptions_get() IS
@@ -437,7 +439,8 @@ CREATE VIEW ectowatch_stat_subscriptions AS
            s.since,
            a.usename,
            a.application_name,
-           a.client_addr
+           a.client_addr,
+           s.unread_bytes
     FROM ectowatch_stat_subscriptions_get() s
     LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid OPERATOR(pg_catalog.=) s.pid;
 GRANT SELECT ON ectowatch_stat_subscriptions TO PUBLIC;
@@ -757,16 +760,18 @@ BEGIN
 
     step := step + 1;
     question := 'Can notifications be sent?';
-    ok := pg_notification_queue_usage() <= 0.1 AND NOT COALESCE(stat.notify_blocked, false);
-    detail := format('NOTIFY''s queue is %s %% full.', round(pg_notification_queue_usage()::numeric * 100, 1));
+    ok := NOT COALESCE(stat.notify_blocked, false);
+    detail := format('Listening sessions have not read %s.', pg_size_pretty(COALESCE(stat.unread_bytes, 0)));
     hint := NULL;
     IF stat.notify_bytes > 0 THEN
         detail := detail || format(' %s of the ring are still to be sent.', pg_size_pretty(stat.notify_bytes));
     END IF;
     IF NOT ok THEN
-        detail := detail || ' The worker holds back until it is a tenth at most, and no transaction keeps NOTIFY''s lock.';
-        hint := 'Find the session that does not read its notifications, or the transaction that has used NOTIFY and waits at its commit, in pg_stat_activity.';
+        detail := detail || ' The worker holds back until some of that is read.';
+        hint := 'Find the session that does not read its notifications: unread_bytes in ectowatch_stat_subscriptions. Or increase ectowatch.backlog_size.';
     END IF;
+    detail := detail || format(' NOTIFY''s own queue, which is not used for it, is %s %% full.',
+        round(pg_notification_queue_usage()::numeric * 100, 1));
     RETURN NEXT;
 
     IF w.watcher IS NOT NULL AND library.preloaded THEN

@@ -41,7 +41,7 @@ BEGIN
 END
 $$;
 CALL all_done();
-SELECT batches, aborted, spilled, changes, lost, notified, notify_commits
+SELECT batches, aborted, spilled, changes, lost, notified, notify_sends
 FROM ectowatch_stat \gset before_
 BEGIN;
 INSERT INTO users VALUES (1, 'Ann'), (2, 'Bob'), (3, 'Cid');
@@ -62,7 +62,7 @@ SELECT database = current_database() AS database,
     lost - :before_lost AS lost, ring_bytes > 0 AS ring_bytes,
     oldest_position <= newest_position AS positions, oldest_at <= now() AS oldest_at,
     notified - :before_notified AS notified,
-    notify_commits > :before_notify_commits AS notify_commits,
+    notify_sends > :before_notify_sends AS notify_sends,
     notify_skipped, notify_position = newest_position AS notify_position,
     notify_bytes, notify_blocked,
     last_change_at <= last_notify_at AS last

@@ -82,8 +82,11 @@
 
 #include "context.h"
 #include "ddl.h"
+#include "deliver.h"
 #include "ectowatch.h"
 #include "launcher.h"
+#include "listener.h"
+#include "listening.h"
 #include "pending.h"
 #include "slot.h"
 #include "spill.h"
@@ -109,6 +112,9 @@ int			ectowatch_max_subscriptions = 8192;
 /* Memory for a transaction's changes, beyond which they go to a file. */
 int			ectowatch_pending_memory = 16 * 1024;
 
+/* Disk for messages that listening sessions have not read, per database. */
+int			ectowatch_backlog_size = 1024 * 1024;
+
 /* How long a call may wait for changes while it holds a snapshot. */
 int			ectowatch_max_wait = 10 * 1000;
 
@@ -129,6 +135,7 @@ ectowatch_shmem_request(void)
 		prev_shmem_request_hook();
 
 	RequestAddinShmemSpace(slot_shmem_size());
+	RequestAddinShmemSpace(listener_shmem_size());
 	RequestNamedLWLockTranche(ECTOWATCH_NAME, 1);
 	RequestNamedLWLockTranche(SUBSCRIPTION_TRANCHE, ectowatch_max_databases);
 }
@@ -141,6 +148,7 @@ ectowatch_shmem_startup(void)
 
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	slot_shmem_init();
+	listener_shmem_init();
 	LWLockRelease(AddinShmemInitLock);
 
 	if (!IsUnderPostmaster)
@@ -189,6 +197,13 @@ ectowatch_define_settings(void)
 							16 * 1024, 64, MAX_KILOBYTES, PGC_USERSET,
 							GUC_UNIT_KB,
 							NULL, NULL, NULL);
+	DefineCustomIntVariable("ectowatch.backlog_size",
+							"Sets the disk space, per database, for messages that listening sessions have not read.",
+							"When it is used up, nothing is sent to channels until they have.",
+							&ectowatch_backlog_size,
+							1024 * 1024, 0, INT_MAX, PGC_SIGHUP,
+							GUC_UNIT_KB,
+							NULL, NULL, NULL);
 	DefineCustomIntVariable("ectowatch.max_wait",
 							"Sets how long a call may wait for changes while it holds a snapshot.",
 							"That is ectowatch_changes(), and in a transaction block ectowatch_wait().",
@@ -229,7 +244,8 @@ _PG_init(void)
 	shmem_startup_hook = ectowatch_shmem_startup;
 	pending_init();
 	ddl_init();
-	subscription_init();
+	listening_init();
+	deliver_init();
 	launcher_init();
 	preloaded = true;
 }

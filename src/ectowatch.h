@@ -25,6 +25,7 @@ extern int	ectowatch_queue_timeout;	/* ms */
 extern int	ectowatch_ring_size;	/* kB */
 extern int	ectowatch_max_subscriptions;
 extern int	ectowatch_pending_memory;	/* kB */
+extern int	ectowatch_backlog_size; /* kB */
 extern int	ectowatch_max_wait; /* ms */
 extern bool ectowatch_mute;
 extern bool ectowatch_debug;

@@ -4,10 +4,10 @@
  *	  Following LISTEN and UNLISTEN.
  *
  * The hook of ddl.c sees every LISTEN, UNLISTEN and DISCARD ALL, those of
- * functions too, and tells us when core has accepted it.  Noted as
- * subscriptions are channels with a separator in their name, whose watcher may
- * still come, and watchers' own channels; all others are core's business.
- * Not seen is what another library does by calling core's C function.
+ * functions too, and tells us when core has accepted it.  All are followed
+ * (listening.c); subscriptions are those to channels with a separator in their
+ * name, whose watcher may still come, and to watchers' own.  Not seen is what
+ * another library does by calling core's C function.
  *
  * LISTEN starts the database's worker, if the extension is there.
  *
@@ -29,9 +29,12 @@
 #include "utils/hsearch.h"
 #include "utils/timestamp.h"
 
+#include "board.h"
 #include "channel.h"
 #include "ectowatch.h"
 #include "listen.h"
+#include "listener.h"
+#include "listening.h"
 #include "subscription.h"
 #include "watcher.h"
 
@@ -92,24 +95,28 @@ static void
 follow_listen(const char *channel)
 {
 	bool		separated = strchr(channel, CHANNEL_SEPARATOR) != NULL;
-	WatcherDef *def;
-	Slot	   *slot;
+	ListeningOptions options = {0};
+	WatcherDef *def = NULL;
+	Slot	   *slot = NULL;
 
-	if (RecoveryInProgress() ||
-		!OidIsValid(get_extension_oid(ECTOWATCH_NAME, true)))
-		return;
-	slot = slot_attach();
-	if (slot == NULL)
-		return;
-	slot_request_worker(slot);
-
-	def = watcher_of_channel(channel);
+	if (!RecoveryInProgress() &&
+		OidIsValid(get_extension_oid(ECTOWATCH_NAME, true)))
+		slot = slot_attach();
+	if (slot != NULL)
+	{
+		slot_request_worker(slot);
+		def = watcher_of_channel(channel);
+	}
 	if (def != NULL && separated)
 		warn_of_column(channel, def);
-	if (def != NULL || separated)
-		subscription_add(slot, channel, def != NULL && separated,
-						 def != NULL && (def->debug || ectowatch_debug) ?
-						 def->name : NULL);
+	if (slot != NULL && (def != NULL || separated))
+	{
+		options.slot = slot;
+		options.required = def != NULL && separated;
+	}
+	if (def != NULL && (def->debug || ectowatch_debug))
+		options.log_watcher = def->name;
+	listening_add(channel, &options);
 }
 
 void
@@ -123,10 +130,10 @@ listen_follow(const ListenCommand *command)
 			follow_listen(command->channel);
 			break;
 		case LISTEN_REMOVE:
-			subscription_remove(command->channel);
+			listening_remove(command->channel);
 			break;
 		case LISTEN_REMOVE_ALL:
-			subscription_remove(NULL);
+			listening_remove(NULL);
 			break;
 	}
 }
@@ -189,6 +196,29 @@ find_by_channel(HTAB *watchers, const char *channel)
 	return entry ? entry->watcher : NULL;
 }
 
+/* How much a session has not read. */
+static int64
+unread_bytes(const ListenerUnread *unread, int n, int pid, uint64 head)
+{
+	for (int i = 0; i < n; i++)
+	{
+		if (unread[i].pid == pid)
+			return (int64) (head - unread[i].from);
+	}
+	return 0;
+}
+
+static bool
+is_subscribed(const Subscription *all, int n, int pid)
+{
+	for (int i = 0; i < n; i++)
+	{
+		if (all[i].pid == pid)
+			return true;
+	}
+	return false;
+}
+
 Datum
 ectowatch_stat_subscriptions_get(PG_FUNCTION_ARGS)
 {
@@ -196,7 +226,10 @@ ectowatch_stat_subscriptions_get(PG_FUNCTION_ARGS)
 	Slot	   *slot;
 	HTAB	   *watchers;
 	Subscription *all;
+	ListenerUnread *unread;
 	int			n;
+	int			nunread;
+	uint64		head;
 
 	ectowatch_require_preload();
 	InitMaterializedSRF(fcinfo, 0);
@@ -205,13 +238,15 @@ ectowatch_stat_subscriptions_get(PG_FUNCTION_ARGS)
 		return (Datum) 0;
 	watchers = watchers_by_name();
 	all = subscription_list(slot, &n);
+	unread = listener_unread_list(&nunread);
+	head = board_head(slot_board(slot));
 	for (int i = 0; i < n; i++)
 	{
 		const Subscription *one = &all[i];
 		const char *watcher = find_by_channel(watchers, one->channel);
 		bool		narrowed = strchr(one->channel, CHANNEL_SEPARATOR) != NULL;
-		Datum		values[5];
-		bool		nulls[5] = {false};
+		Datum		values[6];
+		bool		nulls[6] = {false};
 
 		values[0] = Int32GetDatum(one->pid);
 		nulls[1] = watcher == NULL;
@@ -226,6 +261,20 @@ ectowatch_stat_subscriptions_get(PG_FUNCTION_ARGS)
 			values[2] = CStringGetTextDatum(one->channel);
 		values[3] = BoolGetDatum(narrowed);
 		values[4] = TimestampTzGetDatum(one->since);
+		values[5] = Int64GetDatum(unread_bytes(unread, nunread, one->pid, head));
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+
+	/* who listens to other channels alone may keep messages from going, too */
+	for (int i = 0; i < nunread; i++)
+	{
+		Datum		values[6] = {0};
+		bool		nulls[6] = {false, true, true, true, true, false};
+
+		if (is_subscribed(all, n, unread[i].pid))
+			continue;
+		values[0] = Int32GetDatum(unread[i].pid);
+		values[5] = Int64GetDatum((int64) (head - unread[i].from));
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;

@@ -4,9 +4,8 @@
  *	  From the ring to channels.
  *
  * The worker reads the ring as any reader does, from a cursor of its own,
- * which is kept in the slot and moved on after each commit: so a new worker
- * goes on where the last one stopped.  A transaction takes what there is, up
- * to a bound; it is short, and none is open while there is nothing to send.
+ * which is kept in the slot and moved on when what it has passed is on the
+ * board: so a new worker goes on where the last one stopped.
  *
  * On its way to channels, a change passes
  *
@@ -20,22 +19,13 @@
  * overtaken: before a gap, an end, a truncate, a bulk, a change of a key, or
  * of a watcher that no longer throttles, all that is held back of it is sent.
  *
- * On servers up to 18 each of these transactions takes an xid and wakes all
- * listeners of the database, whatever they listen to.  So the next one comes
- * no sooner than after a multiple of what waking them took (outbox.c): at once
- * where there are few, and after a tenth of a second where there are a
- * thousand.
- *
- * To commit, NOTIFY takes a lock that every transaction takes that notifies,
- * and keeps until it has committed, which may be long where that waits for a
- * standby.  The worker waits for it no longer than 10 ms, so that the ring goes
- * on, and tries again a little later.
- *
- * While NOTIFY's own queue is more than a tenth full, because some client
- * does not read, nothing is sent: were it to fill up, commits of users'
- * transactions that use NOTIFY would fail.  The ring goes on meanwhile.  If
- * it overtakes the cursor, what was dropped is counted by watcher, and each
- * gets a gap on its channels, as soon as sending is possible again.
+ * Those who listen are woken for what is theirs and read it from the board
+ * (deliver.c).  Where many are, the next waking comes a little later, so that more
+ * comes with it.  One who does not read costs disk for a while (board.c).  Only if
+ * that becomes too much, nothing is sent to anybody until he reads, or ends;
+ * the ring goes on meanwhile.  If it overtakes the cursor, what was dropped is
+ * counted by watcher, and each gets a gap on its channels, as soon as sending is
+ * possible again.
  *
  * After a restart of the server what had not been delivered is gone.  The
  * first message of each watcher that had been there before is a gap that says
@@ -50,8 +40,6 @@
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
-#include "pgstat.h"
-#include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -63,22 +51,23 @@
 #include "subscription.h"
 #include "throttle.h"
 
-/* How many records one transaction takes at most, sent or not. */
+/* How many records are looked at for one outbox, sent or not. */
 #define NOTIFY_MAX_RECORDS		16384
 
-/* How long to wait when NOTIFY's queue is too full. */
+/* How long to wait while the board takes no more. */
 #define NOTIFY_BLOCKED_PAUSE_MS	250
 
-/* How long when another transaction keeps NOTIFY's lock. */
-#define NOTIFY_LOCKED_PAUSE_MS	100
+/* How often to wait a millisecond for those who read slowly. */
+#define NOTIFY_MAX_WAITS		10
 
 /*
- * A listener that is woken takes about ten times the CPU that waking it takes.
- * So this leaves all of them a tenth of a processor while there is much to
- * send.
+ * What waking a session costs it and the worker is some 10 us, so this leaves
+ * that a fifth of a processor.
  */
-#define NOTIFY_PAUSE_PER_WAKING	100
-#define NOTIFY_MAX_PAUSE_MS		200
+#define NOTIFY_PAUSE_PER_WOKEN_US	50
+
+/* How often to look whether files are still needed. */
+#define NOTIFY_FILE_PAUSE_MS	10000
 
 #define add_u64(counter, n) \
 	pg_atomic_write_u64(counter, pg_atomic_read_u64(counter) + (n))
@@ -92,7 +81,6 @@ typedef struct Delivery
 	List	   *crash_told;		/* SlotWatchers whose gap is in the outbox */
 	List	   *classes_told;	/* SlotChannelClasses whose gap is there */
 	MemoryContext scratch;		/* of one record; NULL: not needed yet */
-	HTAB	   *payloads;		/* digests of what ectowatch_notify() was given */
 	StringInfoData out;
 
 	RingRecord	record;
@@ -114,9 +102,13 @@ notify_has_work(Slot *slot)
 }
 
 long
-notify_wait(void)
+notify_wait(Slot *slot)
 {
-	return throttle_wait();
+	long		wait = throttle_wait();
+
+	if (!outbox_keeps_file(slot))
+		return wait;
+	return wait < 0 ? NOTIFY_FILE_PAUSE_MS : Min(wait, NOTIFY_FILE_PAUSE_MS);
 }
 
 /* --- gaps --- */
@@ -233,6 +225,7 @@ put_on_all(Slot *slot, Message *message)
 	if (!subscription_any_narrowed(slot, message->channel))
 		return;
 	message->own = false;
+	outbox_open_transaction();	/* for digests */
 	context = AllocSetContextCreate(outbox_context(), "ectowatch all narrowed channels",
 									ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(context);
@@ -419,6 +412,7 @@ deliver_narrowed(Delivery *delivery, const char *watcher)
 
 	if (!subscription_any_narrowed(slot, watcher))
 		return;
+	outbox_open_transaction();	/* for digests */
 	if (delivery->scratch == NULL)
 		delivery->scratch = AllocSetContextCreate(outbox_context(),
 												  "ectowatch narrowed channels",
@@ -480,35 +474,6 @@ deliver_notify(Delivery *delivery)
 	message->delivery = DELIVERY_EACH;
 	message->own = true;
 	outbox_put(message);
-}
-
-/*
- * Whether this transaction has sent the same to that channel: it would be
- * dropped as a repetition, though another transaction has asked for it.  May
- * say so wrongly.
- */
-static bool
-repeats_notify(Delivery *delivery, const Change *change)
-{
-	uint64		digest;
-	bool		found;
-
-	if (change->type != CHANGE_NOTIFY || change->count > MESSAGE_MAX_LENGTH ||
-		delivery->restoring)
-		return false;
-	if (delivery->payloads == NULL)
-	{
-		HASHCTL		info;
-
-		info.keysize = sizeof(uint64);
-		info.entrysize = sizeof(uint64);
-		info.hcxt = outbox_context();
-		delivery->payloads = hash_create("ectowatch payloads", 64, &info,
-										 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	}
-	digest = change_digest(change);
-	(void) hash_search(delivery->payloads, &digest, HASH_ENTER, &found);
-	return found;
 }
 
 static void
@@ -587,10 +552,7 @@ delivery_begin(Delivery *delivery, Slot *slot)
 	initStringInfo(&delivery->out);
 }
 
-/*
- * Takes the record at the cursor; false if there is none, or if it is for
- * another transaction.
- */
+/* Takes the record at the cursor; false if there is none. */
 static bool
 delivery_take(Delivery *delivery, RingCursor *cursor)
 {
@@ -598,8 +560,6 @@ delivery_take(Delivery *delivery, RingCursor *cursor)
 	RingRecord	record;
 
 	if (ring_read(&next, &record, payload) != RING_RECORD)
-		return false;
-	if (!delivery->restoring && repeats_notify(delivery, delivery->change))
 		return false;
 	delivery->offset = cursor->offset;
 	delivery->record = record;
@@ -635,6 +595,7 @@ notify_start(Slot *slot)
 		delivery.restoring = true;
 		while (cursor.offset < end && delivery_take(&delivery, &cursor))
 			CHECK_FOR_INTERRUPTS();
+		(void) outbox_commit(); /* of nothing, but perhaps a transaction */
 		MemoryContextSwitchTo(context);
 		throttle_commit();
 		for (uint32 i = 0; i < SLOT_ENTRIES; i++)
@@ -654,12 +615,12 @@ notify_start(Slot *slot)
 
 /* Notes that sending is not possible, and says so once. */
 static void
-note_blocked(Slot *slot, const char *reason, const char *hint)
+note_blocked(Slot *slot)
 {
 	if (pg_atomic_exchange_u32(&slot_progress(slot)->notify_blocked, 1) == 0)
 		ereport(LOG,
-				(errmsg("ectowatch does not send notifications: %s", reason),
-				 errhint("%s", hint)));
+				(errmsg("ectowatch does not send notifications: what listening sessions have not read cannot be kept: %m"),
+				 errhint("Find the session that does not read: unread_bytes in ectowatch_stat_subscriptions. Or increase ectowatch.backlog_size.")));
 }
 
 /* Puts together what is to be sent; where the cursor is then. */
@@ -689,8 +650,8 @@ gather(Delivery *delivery)
 }
 
 /*
- * It has been committed, or there was nothing to commit.  Nothing here looks
- * at interrupts or throws before the cursor is moved: so nothing is sent twice.
+ * It has been sent, or there was nothing to send.  Nothing here looks at
+ * interrupts or throws before the cursor is moved: so nothing is sent twice.
  */
 static void
 note_done(Delivery *delivery, const RingCursor *cursor, bool sent)
@@ -726,11 +687,10 @@ note_done(Delivery *delivery, const RingCursor *cursor, bool sent)
 }
 
 bool
-notify_send(Slot *slot, long *pause)
+notify_send(Slot *slot, bool urgent, long *pause)
 {
+	static int	waits = 0;
 	MemoryContext context = CurrentMemoryContext;
-	SlotProgress *progress = slot_progress(slot);
-	TimestampTz started_at;
 	Delivery	delivery;
 	RingCursor	cursor;
 	OutboxResult result;
@@ -739,40 +699,30 @@ notify_send(Slot *slot, long *pause)
 	if (!notify_has_work(slot))
 		return false;
 
-	started_at = GetCurrentTimestamp();
 	delivery_begin(&delivery, slot);
-	delivery.attempt = (uint64) started_at;
+	if (!urgent && waits < NOTIFY_MAX_WAITS && outbox_is_worth_waiting())
+	{
+		MemoryContextSwitchTo(context);
+		waits++;
+		*pause = 1;
+		return true;
+	}
+	waits = 0;
+	delivery.attempt = (uint64) GetCurrentTimestamp();
 	cursor = gather(&delivery);
 	result = outbox_commit();
-	MemoryContextSwitchTo(context);
-
-	switch (result)
+	if (result == OUTBOX_FULL)
 	{
-		case OUTBOX_FULL:
-			note_blocked(slot, "NOTIFY's queue is more than a tenth full",
-						 "Find the session that does not read its notifications: pg_notification_queue_usage() and pg_stat_activity.");
-			*pause = NOTIFY_BLOCKED_PAUSE_MS;
-			break;
-		case OUTBOX_LOCKED:
-			note_blocked(slot, "another transaction keeps NOTIFY's lock",
-						 "Find the transaction that has used NOTIFY and waits at its commit.");
-			*pause = NOTIFY_LOCKED_PAUSE_MS;
-			break;
-		case OUTBOX_EMPTY:
-			note_done(&delivery, &cursor, false);
-			return notify_has_work(slot);
-		case OUTBOX_SENT:
-			{
-				TimestampTz ended_at = GetCurrentTimestamp();
-
-				note_done(&delivery, &cursor, true);
-				pg_atomic_write_u64(&progress->notified_at, (uint64) ended_at);
-				pgstat_report_stat(false);
-				*pause = Min(outbox_waking_us() * NOTIFY_PAUSE_PER_WAKING / 1000,
-							 NOTIFY_MAX_PAUSE_MS);
-				break;
-			}
+		note_blocked(slot);
+		MemoryContextSwitchTo(context);
+		*pause = NOTIFY_BLOCKED_PAUSE_MS;
+		return true;
 	}
-	pgstat_report_activity(STATE_IDLE, NULL);
+	MemoryContextSwitchTo(context);
+	note_done(&delivery, &cursor, result == OUTBOX_SENT);
+	if (result == OUTBOX_SENT)
+		pg_atomic_write_u64(&slot_progress(slot)->notified_at,
+							(uint64) GetCurrentTimestamp());
+	*pause = (long) outbox_woken() * NOTIFY_PAUSE_PER_WOKEN_US / 1000;
 	return notify_has_work(slot);
 }

@@ -19,18 +19,19 @@
 extern void notify_start(Slot *slot);
 
 /*
- * Sends one transaction's worth of messages.  The caller is the worker, in no
- * transaction.  Returns whether there is more to send; if so, *pause is how
- * many milliseconds to wait first, 0 for none.  May throw, whereupon nothing
- * was sent.
+ * Sends what there is, up to a bound.  The caller is the worker, in no
+ * transaction.  Unless it is urgent, that may wait a few times for those who
+ * have not read yet.  Returns whether there is more to send; if so, *pause is
+ * how many milliseconds to wait first, 0 for none.  May throw, whereupon
+ * nothing was sent.
  */
-extern bool notify_send(Slot *slot, long *pause);
+extern bool notify_send(Slot *slot, bool urgent, long *pause);
 
 /* Whether there is something to send. */
 extern bool notify_has_work(Slot *slot);
 
 /* In how many milliseconds there will be, whatever comes; -1: it is not known. */
-extern long notify_wait(void);
+extern long notify_wait(Slot *slot);
 
 /*
  * Tells that the ring drops a record.  If it was not sent yet, listeners get

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * outbox.c
- *	  What one transaction of the worker sends to channels.
+ *	  What the worker sends to channels at once.
  *
  * Messages come in the order of the ring.  What becomes of one is told by its
  * delivery:
@@ -16,23 +16,19 @@
  *				them is rung then.
  *
  * So what is kept here is packs and bells, by channel, in memory of this
- * transaction; of channels with delivery each nothing is known.  At the end
+ * attempt; of channels with delivery each nothing is known.  At the end
  * packs and bells go in the order of their positions.  Within a channel,
  * messages stay in the order in which they came, unless its delivery changes
  * midway: then what is kept of it goes first.
  *
  * What ectowatch_notify() was given is looked at once more before it is sent:
- * the channel may be a watcher's by now (taken.c).
+ * the channel may be a watcher's by now (taken.c).  That takes a transaction, as
+ * do core's digests, by which long narrowed channels are named.  It has no xid,
+ * and is there only if it is needed.
  *
- * The transaction begins with the first message that is sent.  Without one, a
- * turn of the worker costs no xid, no WAL and wakes nobody.
- *
- * The worker waits for NOTIFY's lock, which is taken by the commit, no longer
- * than 10 ms.  Before the first message it looks how full NOTIFY's queue is.
- *
- * What a transaction costs others is seen by the CPU time that its end takes,
- * from when it is committed: that is when core wakes listeners, on servers up
- * to 18 all of the database, one system call for each.
+ * Messages go to the board (board.c), unless nobody listens to their channel,
+ * and those who may listen are told at the end (listener.c): no lock that others
+ * could want, no xid, no WAL, and nobody else is woken.
  *
  * All of this is private to the worker, and of one attempt: whatever ends it,
  * a commit, an abort or an error, outbox_begin() starts anew.
@@ -43,42 +39,33 @@
  */
 #include "postgres.h"
 
-#include <time.h>
-
 #include "access/xact.h"
-#include "commands/async.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
 #include "pgstat.h"
-#include "storage/proc.h"
-#include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 
+#include "board.h"
 #include "ectowatch.h"
+#include "listener.h"
 #include "outbox.h"
 #include "taken.h"
 
 /*
- * The bounds of one transaction.  While listeners take the messages of one, the
- * next is put together, so many are better than a few long ones; but where
- * waking takes long, there must be few.
+ * What is sent at once.  While listeners take it, the next is put together, so
+ * many are better than a few long ones.
  */
 #define OUTBOX_MAX_MESSAGES		4096
 #define OUTBOX_MAX_BYTES		(1024 * 1024)
-#define OUTBOX_MANY_LISTENERS	4	/* times that */
-#define OUTBOX_LONG_WAKING_US	200
 
-/* What the end of a commit takes without anybody to wake, and some more. */
-#define OUTBOX_NO_WAKING_US		20
+StaticAssertDecl(MAXALIGN(offsetof(BoardMessage, text) + NAMEDATALEN +
+						  MESSAGE_MAX_LENGTH + 1) <= BOARD_MAX_MESSAGE,
+				 "a message must fit on the board");
 
-/* How full core's queue may be. */
-#define OUTBOX_MAX_USAGE		0.1
-
-/* How long to wait for NOTIFY's lock. */
-#define OUTBOX_LOCK_TIMEOUT_MS	10
+/* What that may take on the board, with channels and headers. */
+#define OUTBOX_ROOM				(2 * OUTBOX_MAX_BYTES)
 
 #define PACK_HEAD	"{\"type\":\"packed\",\"changes\":["
 #define PACK_TAIL	"],\"position\":" UINT64_FORMAT "}"
@@ -111,46 +98,21 @@ static Slot *slot;
 static MemoryContext context;
 static uint64 attempt;
 static bool begun;				/* there is a transaction */
-static bool blocked;			/* NOTIFY's queue is full */
+static int	blocked;			/* the board takes no more: errno; 0: it does */
+static BoardWriter writer;
+static ListenerFilter wanted;	/* channels to which somebody may listen */
+static ListenerFilter put;		/* channels of what is on the board */
+static int	woken;
 static bool withheld;			/* it has been logged that something is */
 static uint32 messages;
 static Size bytes;
 static HTAB *channels;			/* of Channel; NULL: none yet */
 static List *debug_lines;
-static uint64 committed_cpu;	/* cpu_us() at the commit */
-static uint64 waking_us;		/* what waking takes after it, on average */
 
 /* By a watcher's entry in the slot, and the ids that have one of this attempt. */
 static OwnCount *counts;
 static uint32 *counted;
 static int	ncounted;
-
-/* The CPU time of this process, in microseconds. */
-static uint64
-cpu_us(void)
-{
-	struct timespec now;
-
-	if (clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now) != 0)
-		return 0;
-	return (uint64) now.tv_sec * 1000000 + now.tv_nsec / 1000;
-}
-
-/* One sample alone may be an accident. */
-static void
-note_waking(uint64 us)
-{
-	us -= Min(us, OUTBOX_NO_WAKING_US);
-	waking_us = (7 * waking_us + us) / 8;
-}
-
-/* Core wakes listeners later than it calls this. */
-static void
-outbox_xact_callback(XactEvent event, void *arg pg_attribute_unused())
-{
-	if (event == XACT_EVENT_COMMIT && begun)
-		committed_cpu = cpu_us();
-}
 
 MemoryContext
 outbox_context(void)
@@ -166,7 +128,6 @@ outbox_begin(Slot *for_slot)
 	{
 		context = AllocSetContextCreate(TopMemoryContext, "ectowatch outbox",
 										ALLOCSET_DEFAULT_SIZES);
-		RegisterXactCallback(outbox_xact_callback, NULL);
 		counts = MemoryContextAllocZero(TopMemoryContext,
 										SLOT_ENTRIES * sizeof(OwnCount));
 		counted = MemoryContextAlloc(TopMemoryContext,
@@ -175,47 +136,74 @@ outbox_begin(Slot *for_slot)
 	MemoryContextReset(context);
 	attempt++;
 	begun = false;
-	blocked = false;
+	blocked = 0;
 	withheld = false;
 	messages = 0;
 	bytes = 0;
 	channels = NULL;
 	debug_lines = NIL;
 	ncounted = 0;
+	woken = 0;
+
+	board_begin(&writer, slot_board(slot));
+	board_release(&writer, listener_first_unread());
+	listener_all(&wanted);
+	memset(&put, 0, sizeof(put));
 }
 
 bool
 outbox_is_full(void)
 {
-	uint32		times = waking_us > OUTBOX_LONG_WAKING_US ?
-		OUTBOX_MANY_LISTENERS : 1;
+	return blocked != 0 || messages >= OUTBOX_MAX_MESSAGES ||
+		bytes >= OUTBOX_MAX_BYTES;
+}
 
-	return blocked || messages >= OUTBOX_MAX_MESSAGES * times ||
-		bytes >= OUTBOX_MAX_BYTES * times;
+bool
+outbox_is_worth_waiting(void)
+{
+	static uint64 former_unread = 0;
+	bool		moved = writer.unread != former_unread;
+
+	former_unread = writer.unread;
+	return moved && !board_has_room(&writer, OUTBOX_ROOM);
+}
+
+bool
+outbox_keeps_file(Slot *of_slot)
+{
+	if (!board_has_file(slot_board(of_slot)))
+		return false;
+	board_begin(&writer, slot_board(of_slot));
+	board_release(&writer, listener_first_unread());
+	return board_has_file(slot_board(of_slot));
 }
 
 /* --- sending --- */
 
-static bool
-server_queue_is_full(void)
-{
-	return DatumGetFloat8(DirectFunctionCall1(pg_notification_queue_usage,
-											  (Datum) 0)) > OUTBOX_MAX_USAGE;
-}
-
-/* Begins the transaction, unless nothing can be sent. */
-static bool
-open_transaction(void)
+void
+outbox_open_transaction(void)
 {
 	MemoryContext old = CurrentMemoryContext;
 
+	if (begun)
+		return;
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
-	pgstat_report_activity(STATE_RUNNING, "sending notifications");
 	begun = true;
-	blocked = server_queue_is_full();
 	MemoryContextSwitchTo(old);
-	return !blocked;
+}
+
+static void
+close_transaction(void)
+{
+	MemoryContext old = CurrentMemoryContext;
+
+	if (!begun)
+		return;
+	CommitTransactionCommand();
+	pgstat_report_stat(false);
+	begun = false;
+	MemoryContextSwitchTo(old);
 }
 
 /* Written once it has been sent; 'what' is its type, or of its form. */
@@ -253,8 +241,10 @@ count_own(uint32 watcher)
 static bool
 is_withheld(const Message *message)
 {
-	if (message->watcher < SLOT_CHANNEL ||
-		!channel_is_taken(message->channel, false))
+	if (message->watcher < SLOT_CHANNEL)
+		return false;
+	outbox_open_transaction();
+	if (!channel_is_taken(message->channel, false))
 		return false;
 	if (!withheld)
 		ereport(LOG,
@@ -268,11 +258,22 @@ is_withheld(const Message *message)
 
 /* 'what' is NULL for a message that is sent as it is. */
 static void
-send_message(const Message *message, const char *payload, const char *what)
+send_message(const Message *message, const char *payload, Size len,
+			 const char *what)
 {
-	if (blocked || (!begun && !open_transaction()) || is_withheld(message))
+	uint32		hash = listener_hash(message->channel);
+
+	if (blocked != 0 || is_withheld(message))
 		return;
-	Async_Notify(message->channel, payload);
+	if (listener_filter_has(&wanted, hash))
+	{
+		if (!board_put(&writer, message->channel, payload, len))
+		{
+			blocked = errno;
+			return;
+		}
+		listener_filter_add(&put, hash);
+	}
 	messages++;
 	if (message->own)
 		count_own(message->watcher);
@@ -292,7 +293,7 @@ send_kept(Channel *channel)
 	if (newest->delivery == DELIVERY_PACKED)
 	{
 		appendStringInfo(&channel->pack, PACK_TAIL, newest->position);
-		send_message(newest, channel->pack.data, "packed");
+		send_message(newest, channel->pack.data, channel->pack.len, "packed");
 		resetStringInfo(&channel->pack);
 	}
 	else
@@ -302,7 +303,7 @@ send_kept(Channel *channel)
 		snprintf(bell, sizeof(bell),
 				 "{\"type\":\"doorbell\",\"values\":{},\"position\":" UINT64_FORMAT "}",
 				 newest->position);
-		send_message(newest, bell, "doorbell");
+		send_message(newest, bell, strlen(bell), "doorbell");
 	}
 }
 
@@ -413,7 +414,7 @@ outbox_put(const Message *message)
 		if (channel != NULL)
 			send_kept(channel);
 		bytes += message->len;
-		send_message(message, message->payload, NULL);
+		send_message(message, message->payload, message->len, NULL);
 	}
 }
 
@@ -450,64 +451,31 @@ send_all_kept(void)
 	MemoryContextSwitchTo(old);
 }
 
-/* Commits.  False if another transaction keeps NOTIFY's lock. */
-static bool
-commit_unless_locked(void)
-{
-	MemoryContext old = CurrentMemoryContext;
-	volatile bool done = false;
-
-	LockTimeout = OUTBOX_LOCK_TIMEOUT_MS;
-	PG_TRY();
-	{
-		CommitTransactionCommand();
-		LockTimeout = 0;
-		note_waking(cpu_us() - committed_cpu);
-		done = true;
-	}
-	PG_CATCH();
-	{
-		LockTimeout = 0;
-		if (geterrcode() != ERRCODE_LOCK_NOT_AVAILABLE)
-			PG_RE_THROW();
-		MemoryContextSwitchTo(old);
-		HOLD_INTERRUPTS();
-		AbortCurrentTransaction();
-		FlushErrorState();
-		RESUME_INTERRUPTS();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(old);
-	return done;
-}
-
 OutboxResult
 outbox_commit(void)
 {
-	MemoryContext old = CurrentMemoryContext;
-	OutboxResult result;
+	uint64		from = board_head(slot_board(slot));
 
-	if (channels != NULL && !blocked)
+	if (channels != NULL && blocked == 0)
 		send_all_kept();
-	if (!begun)
-		return OUTBOX_EMPTY;
-
-	if (blocked)
+	close_transaction();
+	if (blocked != 0)
 	{
-		AbortCurrentTransaction();
-		MemoryContextSwitchTo(old);
-		result = OUTBOX_FULL;
+		errno = blocked;
+		return OUTBOX_FULL;
 	}
-	else
-		result = commit_unless_locked() ? OUTBOX_SENT : OUTBOX_LOCKED;
-	begun = false;
-	return result;
+	if (messages == 0)
+		return OUTBOX_EMPTY;
+	board_publish(&writer);
+	if (board_head(slot_board(slot)) > from)
+		woken = listener_tell(&put, from, board_head(slot_board(slot)));
+	return OUTBOX_SENT;
 }
 
-uint64
-outbox_waking_us(void)
+int
+outbox_woken(void)
 {
-	return waking_us;
+	return woken;
 }
 
 void
@@ -516,7 +484,7 @@ outbox_count_sent(void)
 	SlotProgress *progress = slot_progress(slot);
 
 	add_u64(&progress->notified, messages);
-	add_u64(&progress->notify_commits, 1);
+	add_u64(&progress->notify_sends, 1);
 	for (int i = 0; i < ncounted; i++)
 	{
 		SlotWatcher *watcher = slot_watcher(slot, counted[i]);

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * outbox.h
- *	  What one transaction of the worker sends to channels.
+ *	  What the worker sends to channels at once.
  *
  * Copyright (c) 2026, the ectowatch authors
  *
@@ -34,18 +34,20 @@ typedef struct Message
 /* How it ended. */
 typedef enum OutboxResult
 {
-	OUTBOX_EMPTY,				/* nothing to send, so no transaction */
+	OUTBOX_EMPTY,				/* nothing to send */
 	OUTBOX_SENT,
-	OUTBOX_FULL,				/* NOTIFY's queue is */
-	OUTBOX_LOCKED				/* another transaction keeps NOTIFY's lock */
+	OUTBOX_FULL					/* the board takes no more; errno tells why */
 } OutboxResult;
 
 /*
  * Begins anew, whatever became of the last time.  The caller is the worker, in
- * no transaction; one begins with the first message that is sent, so all but
+ * no transaction; one may begin with the first message that is sent, so all but
  * this function may be called in one or not.
  */
 extern void outbox_begin(Slot *slot);
+
+/* Begins a transaction, unless there is one; outbox_commit() ends it. */
+extern void outbox_open_transaction(void);
 
 /* Memory that lasts until the next outbox_begin(). */
 extern MemoryContext outbox_context(void);
@@ -60,17 +62,27 @@ extern void outbox_put(const Message *message);
 extern bool outbox_is_full(void);
 
 /*
- * Sends what is still here, and commits.  Unless the result is OUTBOX_SENT,
- * nothing was sent.  It is for the caller to see to it that nothing throws
- * between that and his noting what was sent.
+ * Whether an outbox's worth of messages would go to a file, for there are
+ * sessions that have not read, and these have read something since the last
+ * call.
+ */
+extern bool outbox_is_worth_waiting(void);
+
+/*
+ * Sends what is still here, and lets listeners see all.  Unless the result is
+ * OUTBOX_SENT, nothing was sent.  It is for the caller to see to it that nothing
+ * throws between that and his noting what was sent.
  */
 extern OutboxResult outbox_commit(void);
 
+/* How many sessions were woken for it. */
+extern int	outbox_woken(void);
+
 /*
- * The CPU time, in microseconds, that waking listeners takes at the end of a
- * transaction: an average; 0 where there are few.
+ * Whether there is a file of messages that were not read in time; removes it if
+ * they have been now.
  */
-extern uint64 outbox_waking_us(void);
+extern bool outbox_keeps_file(Slot *slot);
 
 /* After OUTBOX_SENT: counts it; logs what is to be logged. */
 extern void outbox_count_sent(void);

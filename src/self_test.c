@@ -296,7 +296,7 @@ test_channel(SelfTest *test)
 		{
 			test->failed = true;
 			return pg_atomic_read_u32(&progress->notify_blocked) != 0 ?
-				"NOTIFY's queue is more than a tenth full, or another transaction keeps NOTIFY's lock." :
+				"What listening sessions have not read leaves no room." :
 				"The worker did not send it until the time was over.";
 		}
 	}

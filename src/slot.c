@@ -30,7 +30,7 @@
  *							lost_told when nothing is left there
  *	conditions				stored by any backend, read by all; see below
  *	changed, queue, ring,	each with rules of its own
- *	subscriptions
+ *	subscriptions, board
  *
  * Life of a slot's worker, and who moves it on:
  *
@@ -102,7 +102,7 @@ struct Slot
 	SlotChannelClass classes[SLOT_CHANNEL_CLASSES];
 	SlotCondition conditions[SLOT_MAX_WATCHERS];
 
-	/* queue, ring and subscriptions follow */
+	/* queue, ring, subscriptions and board follow */
 };
 
 typedef struct SlotControl
@@ -161,10 +161,16 @@ slot_subscriptions_offset(void)
 }
 
 static Size
-slot_stride(void)
+slot_board_offset(void)
 {
 	return CACHELINEALIGN(add_size(slot_subscriptions_offset(),
 								   subscription_shmem_size()));
+}
+
+static Size
+slot_stride(void)
+{
+	return CACHELINEALIGN(add_size(slot_board_offset(), board_shmem_size()));
 }
 
 Size
@@ -227,6 +233,8 @@ slot_claim(Slot *slot, Oid database)
 	pg_atomic_init_u32(&slot->workers_seen, 0);
 	queue_init(slot_queue(slot), slot_queue_bytes(), slot_nbatches());
 	ring_init(slot_ring(slot), slot_ring_bytes());
+	board_init(slot_board(slot),
+			   (int) (((char *) slot - slots) / slot_stride()));
 	subscription_shmem_claim(slot_subscriptions(slot),
 							 (int) (((char *) slot - slots) / slot_stride()),
 							 slot->used);
@@ -301,6 +309,12 @@ Subscriptions *
 slot_subscriptions(Slot *slot)
 {
 	return (Subscriptions *) ((char *) slot + slot_subscriptions_offset());
+}
+
+Board *
+slot_board(Slot *slot)
+{
+	return (Board *) ((char *) slot + slot_board_offset());
 }
 
 SlotProgress *
@@ -784,6 +798,7 @@ slot_release(Oid database)
 				spill_remove(batch.spill_id);
 			queue_advance(slot_queue(slot));
 		}
+		board_discard(slot_board(slot));
 		slot->database = InvalidOid;
 		pg_atomic_write_u32(&slot->wanted, 0);
 	}

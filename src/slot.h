@@ -15,6 +15,7 @@
 #include "port/atomics.h"
 #include "storage/condition_variable.h"
 
+#include "board.h"
 #include "queue.h"
 #include "ring.h"
 
@@ -58,7 +59,7 @@ typedef struct SlotWatcher
 	pg_atomic_uint64 changes;	/* put into the ring */
 	pg_atomic_uint64 notified;	/* messages sent to its own channel */
 	pg_atomic_uint64 lost;		/* became gaps, for want of room */
-	pg_atomic_uint64 skipped;	/* not sent: overtaken before NOTIFY */
+	pg_atomic_uint64 skipped;	/* not sent: overtaken before that */
 	pg_atomic_uint64 last_position;
 	pg_atomic_uint64 last_at;	/* TimestampTz, commit time of the newest */
 	pg_atomic_uint64 evicted;	/* no longer in the ring: how many, */
@@ -124,14 +125,14 @@ typedef struct SlotProgress
 	pg_atomic_uint64 changes;	/* put into the ring */
 	pg_atomic_uint64 last_at;	/* when, TimestampTz */
 	pg_atomic_uint64 notified;	/* messages sent */
-	pg_atomic_uint64 notify_commits;	/* transactions that took */
+	pg_atomic_uint64 notify_sends;	/* how often some were */
 	pg_atomic_uint64 notified_at;	/* when the last one was */
 	pg_atomic_uint64 notify_offset; /* of the next record to be sent */
 	pg_atomic_uint64 notify_position;	/* of the one before it */
 	pg_atomic_uint64 held_offset;	/* of the first one that is held back by
 									 * throttle, plus one; 0: none */
 	bool		gaps;			/* worker's: some watcher has gap_changes */
-	pg_atomic_uint32 notify_blocked;	/* NOTIFY's queue is too full */
+	pg_atomic_uint32 notify_blocked;	/* the board takes no more */
 	pg_atomic_uint64 lost;		/* changes that became gaps */
 	pg_atomic_uint64 skipped;	/* changes not sent, overtaken */
 	pg_atomic_uint32 start_failed;	/* the last start of a worker did; set by
@@ -158,6 +159,7 @@ extern Oid	slot_database(Slot *slot);
 
 extern Queue *slot_queue(Slot *slot);
 extern Ring *slot_ring(Slot *slot);
+extern Board *slot_board(Slot *slot);
 extern SlotProgress *slot_progress(Slot *slot);
 extern Subscriptions *slot_subscriptions(Slot *slot);
 

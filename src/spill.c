@@ -39,6 +39,20 @@ spill_path(char *path, uint64 id)
 			 (uint32) (id >> 32), (uint32) id);
 }
 
+/* The directory is made by whoever needs it first. */
+static File
+open_creating(const char *path, int flags)
+{
+	File		file = PathNameOpenFile(path, flags);
+
+	if (file < 0 && errno == ENOENT)
+	{
+		(void) MakePGDirectory(SPILL_DIR);
+		file = PathNameOpenFile(path, flags);
+	}
+	return file;
+}
+
 uint64
 spill_create(File *file)
 {
@@ -52,15 +66,8 @@ spill_create(File *file)
 	{
 		id = (uint64) MyProcPid << 32 | ++counter;
 		spill_path(path, id);
-		*file = PathNameOpenFile(path, flags);
+		*file = open_creating(path, flags);
 	} while (*file < 0 && errno == EEXIST);
-
-	if (*file < 0 && errno == ENOENT)
-	{
-		/* nothing has made the directory yet */
-		(void) MakePGDirectory(SPILL_DIR);
-		*file = PathNameOpenFile(path, flags);
-	}
 	return *file < 0 ? 0 : id;
 }
 
@@ -71,6 +78,22 @@ spill_open(uint64 id)
 
 	spill_path(path, id);
 	return PathNameOpenFile(path, O_RDONLY | PG_BINARY);
+}
+
+uint64
+spill_board_id(int board, uint32 segment)
+{
+	/* no process has such a number */
+	return ((uint64) 0x80000000 + board) << 32 | segment;
+}
+
+File
+spill_open_board(uint64 id)
+{
+	char		path[MAXPGPATH];
+
+	spill_path(path, id);
+	return open_creating(path, O_RDWR | O_CREAT | PG_BINARY);
 }
 
 bool

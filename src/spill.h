@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * spill.h
- *	  Temporary files for batches that are too long for memory or queue.
+ *	  Temporary files for what is too long for memory.
  *
  * Nothing here throws for a file that cannot be written or read: a write
  * must not fail for want of disk (P3).  See spill.c for who owns a file when.
@@ -23,6 +23,13 @@ extern uint64 spill_create(File *file);
 
 /* Opens another process's file for reading; below 0 if that failed. */
 extern File spill_open(uint64 id);
+
+/*
+ * The id of a file that belongs to no process but to a board; and the same for
+ * writing, created if it is not there.
+ */
+extern uint64 spill_board_id(int board, uint32 segment);
+extern File spill_open_board(uint64 id);
 
 /* Write and read all of it, or return false.  errno tells why. */
 extern bool spill_write(File file, uint64 offset, const void *from, Size len);

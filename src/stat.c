@@ -20,7 +20,9 @@
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
 
+#include "board.h"
 #include "ectowatch.h"
+#include "listener.h"
 #include "slot.h"
 
 PG_FUNCTION_INFO_V1(ectowatch_stat_get);
@@ -120,6 +122,7 @@ ectowatch_stat_get(PG_FUNCTION_ARGS)
 	Slot	   *slot;
 	SlotProgress *progress;
 	Row			row = {0};
+	uint64		unread;
 	int			pid;
 
 	ectowatch_require_preload();
@@ -139,7 +142,7 @@ ectowatch_stat_get(PG_FUNCTION_ARGS)
 	row_add_counter(&row, &progress->lost);
 	row_add_ring(&row, slot);
 	row_add_counter(&row, &progress->notified);
-	row_add_counter(&row, &progress->notify_commits);
+	row_add_counter(&row, &progress->notify_sends);
 	row_add_counter(&row, &progress->skipped);
 	row_add_position(&row, pg_atomic_read_u64(&progress->notify_position));
 	row_add_count(&row, ring_head_offset(slot_ring(slot)) -
@@ -147,6 +150,9 @@ ectowatch_stat_get(PG_FUNCTION_ARGS)
 					  pg_atomic_read_u64(&progress->notify_offset)));
 	row_add(&row, BoolGetDatum(pg_atomic_read_u32(&progress->notify_blocked) != 0),
 			false);
+	unread = listener_first_unread();
+	row_add_count(&row, board_head(slot_board(slot)) -
+				  Min(board_head(slot_board(slot)), unread));
 	row_add_time(&row, &progress->last_at);
 	row_add_time(&row, &progress->notified_at);
 	Assert(row.n == rsinfo->setDesc->natts);

@@ -24,55 +24,10 @@
  * The counters are also read without it.  The lock is a leaf: nothing is
  * allocated, thrown, looked up or waited for while it is held.
  *
- * A session's own state, from LISTEN to the end of the transaction:
- *
- *	actions		LISTEN and UNLISTEN of this transaction, in order, with the
- *				nesting level at which they were executed.  Levels never fall
- *				along the list.  At release of a savepoint its actions get the
- *				level below, at rollback to it they are cut off: as async.c
- *				does with its own.
- *	listening	what the session has entries for, by channel
- *
- * At XACT_EVENT_PRE_COMMIT, where an error is still legal, the actions are
- * played: what is new gets an entry, active at once, or the commit fails;
- * what is to go is only marked.  At COMMIT, where nothing may fail, the marked
- * ones are freed; at ABORT the new ones are, and marks taken off.  Neither
- * allocates: an LWLock, of which core itself takes some there, links, and
- * removal from a hash table.  PRE_COMMIT comes behind deferred triggers, so no
- * LISTEN comes later; were another library's callback to execute one, it would
- * not be tracked.  PREPARE: core refuses LISTEN and UNLISTEN there, what is
- * left are UNLISTENs of nothing.
- *
- * Why the worker misses nobody.  L listens, W writes, the worker sends W's
- * changes.  What is owed to L are the changes of those W that commit after L.
- *
- *	L's entry is made, then L commits, then W: the worker looks later than W's
- *		commit, of which it learned from the queue; W's commit comes after L's
- *		by whatever makes it "after" (a lock of core, a message to a client),
- *		L's commit after its entry in program order.  So the worker sees the
- *		counter, which is raised with full barriers, and takes the lock or sees
- *		the entry.
- *	The worker looks before L's entry is made: then it knew of W's commit
- *		before L's, and W's changes are not owed.
- *	Between PRE_COMMIT and COMMIT of L, however long that is (L waits for a
- *		standby), or where L aborts in the end: messages are sent that nobody
- *		hears, or L alone.  Core has a new listener registered from PRE_COMMIT
- *		on, right behind our callback, and at AtCommit_Notify, right behind our
- *		COMMIT, it looks at what was sent since: an entry is never there too late.
- *	UNLISTEN: the entry goes at COMMIT, then core's.  A message between the two
- *		was not sent, of a change that is no longer owed.
- *	UNLISTEN and LISTEN of one channel in a transaction: the entry stays
- *		all the time, in whatever order and at whatever level.
- *	Two sessions with one channel have two entries, the channel is there while
- *		one of them is.  A session with one channel twice has one.
- *	The worker sees an entry that is freed before its NOTIFY commits: a message
- *		that nobody hears.
- *	The worker dies and comes back: entries belong to sessions and stay.
- *	The session ends, in a transaction or not: before_shmem_exit, registered
- *		before its first entry is made, frees all of them, with the same lock;
- *		the ABORT that may follow finds none.  Killed without that, the server
- *		starts over.  DROP DATABASE finds no session, so no entry is left when
- *		the slot gets another database.
+ * What a session makes and frees entries for, and when, is told in listening.c.
+ * An entry that the worker sees is one whose session was told of messages, or
+ * will be told; or it is freed before the session reads, and a message was put
+ * that nobody hears.
  *
  * Copyright (c) 2026, the ectowatch authors
  *
@@ -80,14 +35,11 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "port/atomics.h"
-#include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "utils/hsearch.h"
-#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "channel.h"
@@ -117,39 +69,6 @@ struct Subscriptions
 };
 
 static LWLockPadded *locks;		/* by number of the slot */
-
-/* --- this session --- */
-
-typedef enum ActionKind
-{
-	ACTION_ADD,
-	ACTION_REMOVE,
-	ACTION_REMOVE_ALL
-} ActionKind;
-
-typedef struct Action
-{
-	int			level;
-	ActionKind	kind;
-	bool		required;
-	char		channel[NAMEDATALEN];
-	char		log_watcher[NAMEDATALEN];	/* "": it is not logged */
-} Action;
-
-typedef struct Listening
-{
-	char		channel[NAMEDATALEN];	/* the hash key */
-	uint32		entry;			/* 0: none yet */
-	bool		required;
-	bool		added;			/* by this transaction */
-	bool		removed;		/* by this transaction */
-	char		log_watcher[NAMEDATALEN];
-} Listening;
-
-static List *actions;			/* in TopTransactionContext */
-static HTAB *listening;
-static bool played;				/* 'listening' has marks */
-static Subscriptions *mine;
 
 /* --- shared memory --- */
 
@@ -224,9 +143,8 @@ count_entry(Subscriptions *subscriptions, const char *channel, int32 by)
 		pg_atomic_fetch_add_u32(&subscriptions->hashed[counter], by);
 }
 
-/* Makes an entry; 0 if none is free. */
-static uint32
-entry_make(Subscriptions *subscriptions, const Subscription *what)
+uint32
+subscription_make(Subscriptions *subscriptions, const Subscription *what)
 {
 	uint32	   *bucket = bucket_of(subscriptions, what->channel);
 	uint32		index = 0;
@@ -253,9 +171,8 @@ entry_make(Subscriptions *subscriptions, const Subscription *what)
 	return index;
 }
 
-/* Legal where nothing may fail. */
-static void
-entry_free(Subscriptions *subscriptions, uint32 index)
+void
+subscription_free(Subscriptions *subscriptions, uint32 index)
 {
 	SubscriptionEntry *entry = entry_of(subscriptions, index);
 	uint32	   *link = bucket_of(subscriptions, entry->what.channel);
@@ -371,265 +288,3 @@ subscription_narrowed(Slot *slot, const char *watcher)
 	return distinct;
 }
 
-/* --- LISTEN and UNLISTEN --- */
-
-static Listening *
-listening_find(const char *channel)
-{
-	return listening ? hash_search(listening, channel, HASH_FIND, NULL) : NULL;
-}
-
-static void
-action_append(ActionKind kind, const char *channel, bool required,
-			  const char *log_watcher)
-{
-	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
-	Action	   *action = palloc0(sizeof(Action));
-
-	action->level = GetCurrentTransactionNestLevel();
-	action->kind = kind;
-	action->required = required;
-	if (channel)
-		strlcpy(action->channel, channel, NAMEDATALEN);
-	if (log_watcher)
-		strlcpy(action->log_watcher, log_watcher, NAMEDATALEN);
-	actions = lappend(actions, action);
-	MemoryContextSwitchTo(old);
-}
-
-void
-subscription_add(Slot *slot, const char *channel, bool required,
-				 const char *log_watcher)
-{
-	mine = slot_subscriptions(slot);
-	if (actions != NIL || listening_find(channel) == NULL)
-		action_append(ACTION_ADD, channel, required, log_watcher);
-}
-
-void
-subscription_remove(const char *channel)
-{
-	if (actions == NIL &&
-		(listening == NULL || hash_get_num_entries(listening) == 0))
-		return;
-	action_append(channel ? ACTION_REMOVE : ACTION_REMOVE_ALL, channel, false,
-				  NULL);
-}
-
-/* --- the end of the transaction --- */
-
-/* before_shmem_exit callback */
-static void
-subscription_exit(int code pg_attribute_unused(),
-				  Datum arg pg_attribute_unused())
-{
-	HASH_SEQ_STATUS scan;
-	Listening  *one;
-
-	hash_seq_init(&scan, listening);
-	while ((one = hash_seq_search(&scan)) != NULL)
-	{
-		if (one->entry != 0)
-			entry_free(mine, one->entry);
-		one->entry = 0;
-	}
-	listening = NULL;
-	actions = NIL;
-	played = false;
-}
-
-static void
-listening_start(void)
-{
-	HASHCTL		ctl;
-
-	if (listening != NULL)
-		return;
-	ctl.keysize = NAMEDATALEN;
-	ctl.entrysize = sizeof(Listening);
-	ctl.hcxt = TopMemoryContext;
-	listening = hash_create("ectowatch subscriptions", 16, &ctl,
-							HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
-	before_shmem_exit(subscription_exit, (Datum) 0);
-}
-
-/* Marks what an action makes of this session's entries. */
-static void
-action_play(const Action *action)
-{
-	HASH_SEQ_STATUS scan;
-	Listening  *one;
-	bool		found;
-
-	switch (action->kind)
-	{
-		case ACTION_ADD:
-			one = hash_search(listening, action->channel, HASH_ENTER, &found);
-			if (!found)
-			{
-				one->entry = 0;
-				one->required = false;
-				one->added = true;
-			}
-			one->required = one->required || action->required;
-			one->removed = false;
-			strlcpy(one->log_watcher, action->log_watcher, NAMEDATALEN);
-			break;
-		case ACTION_REMOVE:
-			one = listening_find(action->channel);
-			if (one != NULL)
-				one->removed = true;
-			break;
-		case ACTION_REMOVE_ALL:
-			hash_seq_init(&scan, listening);
-			while ((one = hash_seq_search(&scan)) != NULL)
-				one->removed = true;
-			break;
-	}
-}
-
-/* Gets entries for what is new; ERROR if one is required and there is none. */
-static void
-listening_claim(void)
-{
-	Subscription what;
-	HASH_SEQ_STATUS scan;
-	Listening  *one;
-
-	memset(&what, 0, sizeof(what));
-	what.pid = MyProcPid;
-	what.role = GetSessionUserId();
-	what.since = GetCurrentTimestamp();
-
-	hash_seq_init(&scan, listening);
-	while ((one = hash_seq_search(&scan)) != NULL)
-	{
-		if (!one->added || one->removed)
-			continue;
-		strlcpy(what.channel, one->channel, NAMEDATALEN);
-		one->entry = entry_make(mine, &what);
-		if (one->entry != 0)
-			continue;
-		if (one->required)
-		{
-			hash_seq_term(&scan);
-			ereport(ERROR,
-					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-					 errmsg("cannot listen to channel \"%s\": too many subscriptions",
-							what.channel),
-					 errdetail("The sessions of this database have %d, and nothing would be sent to another one.",
-							   ectowatch_max_subscriptions),
-					 errhint("Increase ectowatch.max_subscriptions and restart the server.")));
-		}
-		one->removed = true;	/* core's business alone */
-	}
-}
-
-/* For debugging; after COMMIT it would be exact, but nothing may fail there. */
-static void
-listening_log(void)
-{
-	HASH_SEQ_STATUS scan;
-	Listening  *one;
-
-	hash_seq_init(&scan, listening);
-	while ((one = hash_seq_search(&scan)) != NULL)
-	{
-		if (one->added && !one->removed && one->log_watcher[0] != '\0')
-			ereport(LOG,
-					(errmsg("ectowatch: process %d listens to channel \"%s\" of watcher \"%s\"",
-							MyProcPid, one->channel, one->log_watcher)));
-	}
-}
-
-static void
-subscription_pre_commit(void)
-{
-	ListCell   *lc;
-
-	if (actions == NIL)
-		return;
-	listening_start();
-	played = true;
-	foreach(lc, actions)
-		action_play(lfirst(lc));
-	if (mine != NULL)
-		listening_claim();
-	listening_log();
-}
-
-/* Nothing in it may fail. */
-static void
-subscription_end(bool committed)
-{
-	HASH_SEQ_STATUS scan;
-	Listening  *one;
-
-	actions = NIL;				/* its memory goes with the transaction */
-	if (!played)
-		return;
-	played = false;
-	hash_seq_init(&scan, listening);
-	while ((one = hash_seq_search(&scan)) != NULL)
-	{
-		if (committed ? one->removed : one->added)
-		{
-			if (one->entry != 0)
-				entry_free(mine, one->entry);
-			(void) hash_search(listening, one->channel, HASH_REMOVE, NULL);
-			continue;
-		}
-		one->added = false;
-		one->removed = false;
-	}
-}
-
-static void
-subscription_xact_callback(XactEvent event, void *arg pg_attribute_unused())
-{
-	switch (event)
-	{
-		case XACT_EVENT_PRE_COMMIT:
-			subscription_pre_commit();
-			break;
-		case XACT_EVENT_COMMIT:
-			subscription_end(true);
-			break;
-		case XACT_EVENT_ABORT:
-		case XACT_EVENT_PREPARE:
-			subscription_end(false);
-			break;
-		default:
-			break;
-	}
-}
-
-static void
-subscription_subxact_callback(SubXactEvent event,
-							  SubTransactionId subid pg_attribute_unused(),
-							  SubTransactionId parent pg_attribute_unused(),
-							  void *arg pg_attribute_unused())
-{
-	int			level = GetCurrentTransactionNestLevel();
-
-	if (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB)
-		return;
-	for (int i = list_length(actions) - 1; i >= 0; i--)
-	{
-		Action	   *action = list_nth(actions, i);
-
-		if (action->level < level)
-			break;
-		if (event == SUBXACT_EVENT_COMMIT_SUB)
-			action->level = level - 1;
-		else
-			actions = list_truncate(actions, i);
-	}
-}
-
-void
-subscription_init(void)
-{
-	RegisterXactCallback(subscription_xact_callback, NULL);
-	RegisterSubXactCallback(subscription_subxact_callback, NULL);
-}

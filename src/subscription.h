@@ -20,9 +20,6 @@
 
 /* --- start of the server (ectowatch.c, slot.c) --- */
 
-/* Registers the transaction callbacks; in _PG_init() only. */
-extern void subscription_init(void);
-
 extern Size subscription_shmem_size(void);
 
 extern void subscription_shmem_startup(void);
@@ -67,17 +64,13 @@ typedef struct Subscription
 /* All of them, in no order; memory of the current context. */
 extern Subscription *subscription_list(Slot *slot, int *n);
 
-/* --- this session's LISTEN and UNLISTEN, after core took them (ddl.c) --- */
+/* --- this session (listening.c) --- */
 
-/*
- * From the commit of this (sub)transaction on.  If no entry is free then, a
- * required one is an error, another is not tracked.  With the name of a watcher
- * that is said in the server log when it is so.
- */
-extern void subscription_add(Slot *slot, const char *channel, bool required,
-							 const char *log_watcher);
+/* Makes an entry; 0 if there is no room. */
+extern uint32 subscription_make(Subscriptions *subscriptions,
+								const Subscription *what);
 
-/* NULL: of all channels. */
-extern void subscription_remove(const char *channel);
+/* Legal where nothing may fail. */
+extern void subscription_free(Subscriptions *subscriptions, uint32 index);
 
 #endif							/* ECTOWATCH_SUBSCRIPTION_H */

@@ -5,8 +5,8 @@
  *
  * It has feed.c take what is in the queue to the ring, and notify.c send what
  * is new there.  When there is nothing to do it sleeps, without a transaction,
- * without a timer unless a message is held back by throttle, and commits
- * nothing.
+ * without a timer unless a message is held back by throttle, or there are files
+ * of what listeners have not read.
  *
  * The next commit wakes it, and what that has changed is sent at once.  To be
  * woken for each costs the committing backends a system call and a change of
@@ -48,7 +48,7 @@
 #include "worker.h"
 
 /* How long batches gather, where they come in less than so many microseconds. */
-#define NAP_MS				1
+#define NAP_MS				2
 #define NAP_INTERVAL_US		250
 
 /* After an error. */
@@ -67,11 +67,11 @@ typedef struct Worker
 
 /* Sends, and notes when that is to be done next. */
 static void
-worker_notify(Worker *worker)
+worker_notify(Worker *worker, bool urgent)
 {
 	long		pause;
 
-	(void) notify_send(worker->slot, &pause);
+	(void) notify_send(worker->slot, urgent, &pause);
 	worker->notify_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pause);
 }
 
@@ -102,7 +102,7 @@ worker_keep_listeners_up(void *arg)
 		if (pg_atomic_read_u32(blocked) == 0 || worker_notify_is_due(worker))
 		{
 			feed_publish(&worker->feed);
-			worker_notify(worker);
+			worker_notify(worker, true);
 		}
 		if (pg_atomic_read_u32(blocked) != 0)
 			break;
@@ -129,13 +129,13 @@ worker_turn(Worker *worker)
 	if (notify_has_work(worker->slot))
 	{
 		if (worker_notify_is_due(worker))
-			worker_notify(worker);
+			worker_notify(worker, false);
 		if (notify_has_work(worker->slot))
 			wait = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
 												   worker->notify_at);
 	}
 	if (wait < 0)
-		wait = notify_wait();
+		wait = notify_wait(worker->slot);
 	return more ? 0 : wait;
 }
 

@@ -60,6 +60,8 @@ our @EXPORT = qw(
   start_statement
   finish_statement
   wait_session_end
+  block_channels
+  unblock_channels
   start_listen
   start_ringread
   wait_point
@@ -353,6 +355,43 @@ sub wait_session_end
 		sub { $session->{run}->pump_nb; return !$session->{run}->pumpable });
 	$session->{run}->finish;
 	return $session->{stderr};
+}
+
+=item block_channels($node, $database)
+
+Makes the worker send nothing more to channels: a session listens, is in a
+transaction, and what it has not read is all that may be kept.  Returns the
+session.
+
+=item unblock_channels($node, $session)
+
+Ends that.
+
+=cut
+
+sub block_channels
+{
+	my ($node, $database) = @_;
+	my $session = session($node, $database);
+
+	$node->append_conf('postgresql.conf', 'ectowatch.backlog_size = 0');
+	$node->reload;
+	$session->query_safe($_) foreach 'LISTEN filler', 'BEGIN', 'SELECT 1';
+	$node->safe_psql($database,
+		"SELECT count(ectowatch_notify('filler', i || repeat('x', 7000))) FROM generate_series(1, 700) i");
+	poll_query($node, $database, 'SELECT notify_blocked FROM ectowatch_stat');
+	return $session;
+}
+
+sub unblock_channels
+{
+	my ($node, $session) = @_;
+
+	$node->append_conf('postgresql.conf', "ectowatch.backlog_size = '1GB'");
+	$node->reload;
+	$session->query_safe('COMMIT');
+	$session->quit;
+	return;
 }
 
 =pod

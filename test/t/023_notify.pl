@@ -15,8 +15,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $node = new_node('main', "ectowatch.queue_size = '64kB'",
-	"ectowatch.queue_timeout = '1ms'", "ectowatch.ring_size = '4MB'",
-	"wal_level = 'replica'", 'max_wal_senders = 2');
+	"ectowatch.queue_timeout = '1ms'", "ectowatch.ring_size = '4MB'");
 my $listen = start_listen($node, 'postgres', [],
 	map { ("pg_$_", "ew_$_") } ('jobs', 'mail', 0 .. 49));
 my $round = 0;
@@ -280,20 +279,8 @@ pass('others lose something, and each has a gap of its own');
 
 # ---------- the ring overtakes what was not sent
 
-sub stop_sending
-{
-	$node->append_conf('postgresql.conf', "synchronous_standby_names = 'nobody'");
-	$node->reload;
-	poll_query($node, 'postgres', "SELECT current_setting('synchronous_standby_names') = 'nobody'");
-	my $holder = session($node, 'postgres');
-	start_statement($holder, 'BEGIN; CREATE TABLE held (); NOTIFY other; COMMIT');
-	poll_query($node, 'postgres', "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
-	return $holder;
-}
-
 $start = $node->safe_psql('postgres', 'SELECT ectowatch_position()');
-my $holder = stop_sending();
-$session->query_safe('SET synchronous_commit = local');
+my $sleeper = block_channels($node, 'postgres');
 $session->query_safe(q{SELECT ectowatch_notify('ew_3', 'early'), ectowatch_notify('ew_4', '0x')});
 $session->query_safe(q{
 	SELECT ectowatch_notify('many_' || i, 'early') FROM generate_series(1, 3000) i;
@@ -306,10 +293,7 @@ is( $node->safe_psql('postgres', qq{
 is( $node->safe_psql('postgres', qq{
 		SELECT count(*) FROM ectowatch_changes($start, '{ew_5}')}),
 	'0', 'but not of what he did not ask for');
-$node->append_conf('postgresql.conf', "synchronous_standby_names = ''");
-$node->reload;
-finish_statement($holder);
-$holder->quit;
+unblock_channels($node, $sleeper);
 my @overtaken = grep { /^[3458] / } @{ heard(\$seen)->{ew} };
 is(scalar(grep { /^8/ } @overtaken), 0, 'there were too many channels to tell all at once');
 $node->safe_psql('postgres', q{SELECT ectowatch_notify('ew_8', 'next')}) foreach 1, 2;

@@ -2,8 +2,8 @@
 
 # What ectowatch_check() and ectowatch_self_test() say when something is wrong
 # with the server: the library not preloaded, no worker, no place for the
-# database, a commit that blocks the queue, a worker that hangs, NOTIFY's lock
-# kept.  They answer in each of these states, name the cause, and are content
+# database, a commit that blocks the queue, a worker that hangs, a
+# listener that does not read.  They answer in each of these states, name the cause, and are content
 # again when it is gone.  And what ectowatch_repair() does about tables that are
 # in use, or were dropped while the library was not there.  A TAP test because
 # it takes servers in these states.
@@ -16,8 +16,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = new_node('main', "wal_level = 'replica'", 'max_wal_senders = 2',
-	'ectowatch.max_databases = 1', "listen_addresses = '127.0.0.1'");
+my $node = new_node('main', 'ectowatch.max_databases = 1', "listen_addresses = '127.0.0.1'");
 
 # One row of ectowatch_check(), as "ok|detail|hint".
 sub answer
@@ -108,24 +107,16 @@ kill 'CONT', $worker;
 like($tester->{stderr}, qr/canceling statement due to statement timeout/, 'self-test can be interrupted');
 $tester->quit;
 
-# ---------- NOTIFY's lock is kept, by a transaction that waits for a standby
+# ---------- a listening session does not read, and no more can be kept for it
 
-$node->safe_psql('postgres', 'CREATE TABLE held (id int PRIMARY KEY)');
-$node->append_conf('postgresql.conf', "synchronous_standby_names = 'nobody'");
-$node->reload;
-poll_query($node, 'postgres', "SELECT current_setting('synchronous_standby_names') = 'nobody'");
-my $holder = session($node, 'postgres');
-start_statement($holder, 'BEGIN; INSERT INTO held VALUES (1); NOTIFY other; COMMIT');
-poll_query($node, 'postgres', "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
+my $sleeper = block_channels($node, 'postgres');
 ($steps, $detail) = self_test('1 s');
 is($steps, 'ttttttf', 'self-test: the channel does not get it');
-like($detail, qr/^NOTIFY's queue .*lock\.$/, 'and why');
-like(answer('Can notifications be sent?'), qr/^f\|NOTIFY's queue is .* still to be sent\..*\|Find the session/,
+is($detail, 'What listening sessions have not read leaves no room.', 'and why');
+like(answer('Can notifications be sent?'),
+	qr/^f\|Listening sessions have not read \d+ kB\. \d+ kB of the ring are still to be sent\. The worker holds back.*\|Find the session/,
 	'notifications cannot be sent');
-$node->append_conf('postgresql.conf', "synchronous_standby_names = ''");
-$node->reload;
-finish_statement($holder);
-$holder->quit;
+unblock_channels($node, $sleeper);
 self_test_passes('when they are again');
 like(answer('Can notifications be sent?'), qr/^t\|/, 'they can');
 
