@@ -280,6 +280,60 @@ put_char(StringInfo out, char c)
 
 #define put_constant(out, text)		put_bytes(out, text, sizeof(text) - 1)
 
+/* What has to be escaped in JSON, as escape_json() does it. */
+static void
+put_escaped(StringInfo out, char c)
+{
+	char		code[8];
+
+	switch (c)
+	{
+		case '\b':
+			put_constant(out, "\\b");
+			break;
+		case '\f':
+			put_constant(out, "\\f");
+			break;
+		case '\n':
+			put_constant(out, "\\n");
+			break;
+		case '\r':
+			put_constant(out, "\\r");
+			break;
+		case '\t':
+			put_constant(out, "\\t");
+			break;
+		case '"':
+			put_constant(out, "\\\"");
+			break;
+		case '\\':
+			put_constant(out, "\\\\");
+			break;
+		default:
+			put_bytes(out, code, snprintf(code, sizeof(code), "\\u%04x", c));
+			break;
+	}
+}
+
+void
+message_append_text(StringInfo out, const char *string, int len)
+{
+	const char *end = string + len;
+	const char *run = string;
+
+	put_char(out, '"');
+	for (const char *p = string; p < end; p++)
+	{
+		if (likely((unsigned char) *p >= ' ' && *p != '"' && *p != '\\'))
+			continue;
+		put_bytes(out, run, p - run);
+		put_escaped(out, *p);
+		run = p + 1;
+	}
+	put_bytes(out, run, end - run);
+	put_char(out, '"');
+}
+
 /* The longest number, its sign and a terminator. */
 #define DIGITS_ROOM			24
 
@@ -426,8 +480,13 @@ append_value(StringInfo out, MessageColumn *column, Datum value)
 				put_constant(out, "false");
 			return true;
 		case MESSAGE_TEXT:
-			escape_json(out, TextDatumGetCString(value));
-			return true;
+			{
+				text	   *string = DatumGetTextPP(value);
+
+				message_append_text(out, VARDATA_ANY(string),
+									VARSIZE_ANY_EXHDR(string));
+				return true;
+			}
 		case MESSAGE_UUID:
 			appendStringInfoChar(out, '"');
 			appendStringInfoString(out,

@@ -65,6 +65,9 @@ extern bool message_append_values(StringInfo out, TupleTableSlot *row,
 								  bool by_settings, const bool *wanted,
 								  int nkeys, uint32 *keys_len);
 
+/* Appends a text as a JSON string, without a terminator behind it. */
+extern void message_append_text(StringInfo out, const char *string, int len);
+
 /* Whether a column's values differ, bit by bit. */
 extern bool message_column_differs(const MessageColumn *column,
 								   TupleTableSlot *a, TupleTableSlot *b);

@@ -30,7 +30,6 @@
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/json.h"
 
 #include "ectowatch.h"
 #include "message.h"
@@ -112,7 +111,7 @@ ectowatch_notify(PG_FUNCTION_ARGS)
 	if (len < change_max_size() - SEND_OVERHEAD)
 	{
 		appendStringInfoString(&values, "{\"payload\":");
-		escape_json(&values, payload);
+		message_append_text(&values, payload, (int) len);
 		appendStringInfoChar(&values, '}');
 	}
 	if (values.len == 0 || values.len > (int) (change_max_size() - SEND_OVERHEAD))
