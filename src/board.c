@@ -309,14 +309,6 @@ board_publish(BoardWriter *writer)
 
 /* --- readers --- */
 
-void
-board_close(BoardFile *file)
-{
-	if (file->file >= 0)
-		FileClose(file->file);
-	file->file = -1;
-}
-
 /* Copies from memory; 0 if it is not there any more. */
 static Size
 read_memory(const Board *board, uint64 from, char *to, Size room)
@@ -335,32 +327,33 @@ read_memory(const Board *board, uint64 from, char *to, Size room)
 	return from >= load(&board->oldest) ? len : 0;
 }
 
+/*
+ * The file is opened for each read: once all have read it, another one may come
+ * by its name.
+ */
 static Size
-read_file(const Board *board, uint64 from, char *to, Size room,
-		  BoardFile *file)
+read_file(const Board *board, uint64 from, char *to, Size room)
 {
 	uint64		oldest = load(&board->oldest);
 	uint64		segment = from / SEGMENT_SIZE;
 	Size		len;
+	File		file;
+	bool		done;
 
 	pg_read_barrier();
 	if (from < load(&board->kept) || from >= oldest)
 		return 0;
-	if (file->file < 0 || file->segment != segment)
-	{
-		board_close(file);
-		file->file = spill_open(segment_id(board, segment));
-		file->segment = segment;
-		if (file->file < 0)
-			return 0;
-	}
+	file = spill_open(segment_id(board, segment));
+	if (file < 0)
+		return 0;
 	len = Min(room, Min(oldest, (segment + 1) * SEGMENT_SIZE) - from);
-	return spill_read(file->file, from % SEGMENT_SIZE, to, len) ? len : 0;
+	done = spill_read(file, from % SEGMENT_SIZE, to, len);
+	FileClose(file);
+	return done ? len : 0;
 }
 
 bool
-board_read(const Board *board, uint64 from, char *to, Size len,
-		   BoardFile *file)
+board_read(const Board *board, uint64 from, char *to, Size len)
 {
 	Size		done = 0;
 
@@ -370,7 +363,7 @@ board_read(const Board *board, uint64 from, char *to, Size len,
 		Size		part = read_memory(board, from + done, to + done, len - done);
 
 		if (part == 0)
-			part = read_file(board, from + done, to + done, len - done, file);
+			part = read_file(board, from + done, to + done, len - done);
 		if (part == 0)
 			return false;
 		done += part;

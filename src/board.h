@@ -81,21 +81,11 @@ extern void board_discard(Board *board);
 /* Whether there are files. */
 extern bool board_has_file(const Board *board);
 
-/* A reader's open file. */
-typedef struct BoardFile
-{
-	File		file;			/* below 0: none is open */
-	uint64		segment;
-} BoardFile;
-
 /*
  * Copies what lies there from an offset, so many bytes, all of them published.
  * What is at the end may be a part of a message.  False if they are no longer
  * there or a file cannot be read.  Throws nothing.
  */
-extern bool board_read(const Board *board, uint64 from, char *to, Size len,
-					   BoardFile *file);
-
-extern void board_close(BoardFile *file);
+extern bool board_read(const Board *board, uint64 from, char *to, Size len);
 
 #endif							/* ECTOWATCH_BOARD_H */

@@ -98,7 +98,6 @@ static void
 deliver(uint64 from, uint64 until)
 {
 	static char *piece;
-	static BoardFile file = {-1, 0};
 	Slot	   *slot = slot_attach();
 	Board	   *board = slot_board(slot);
 
@@ -109,7 +108,7 @@ deliver(uint64 from, uint64 until)
 		Size		len = Min(PIECE_SIZE, until - from);
 		Size		done = 0;
 
-		if (board_read(board, from, piece, len, &file))
+		if (board_read(board, from, piece, len))
 			done = send_messages(piece, len);
 		if (done == 0)
 			ereport(ERROR,
@@ -125,11 +124,10 @@ deliver(uint64 from, uint64 until)
 		if (ProcDiePending || ClientConnectionLost)
 			CHECK_FOR_INTERRUPTS();
 	}
-	if (file.file >= 0)
-	{
-		board_close(&file);
-		slot_wake_worker(slot); /* perhaps nobody needs it any more */
-	}
+
+	/* perhaps nobody needs them any more */
+	if (board_has_file(board))
+		slot_wake_worker(slot);
 }
 
 /* Sends what there is when it is called. */
