@@ -30,7 +30,7 @@
  * fit behind 'oldest':
  *
  *	 1. It writes a piece of data[] behind 'oldest' to the files, unless nobody
- *		needs it and there is nothing in them; then it stores kept, too.
+ *		needs it, nor then what is in them; then it stores kept, too.
  *	 2. Write barrier; it stores oldest; write barrier.  Who sees the new oldest
  *		finds the bytes in the file, and who sees new bytes in data[] sees that
  *		oldest has passed the former ones.
@@ -63,12 +63,14 @@
 #include "ectowatch.h"
 #include "spill.h"
 
-/* A power of two, so that offsets wrap where they should. */
+/* A power of two, so that offsets wrap where they should; test/stress has less. */
+#ifndef BOARD_SIZE
 #define BOARD_SIZE		((uint64) 4 * 1024 * 1024)
+#endif
 
 /* What goes to the files at once, and how much each has; multiples of it. */
 #define BOARD_PIECE		(BOARD_SIZE / 8)
-#define SEGMENT_SIZE	((uint64) 16 * 1024 * 1024)
+#define SEGMENT_SIZE	(4 * BOARD_SIZE)
 
 struct Board
 {
@@ -200,9 +202,10 @@ make_room(BoardWriter *writer, Size bytes)
 
 	while (writer->tail + bytes - load(&board->oldest) > BOARD_SIZE)
 	{
-		uint64		end = Min(load(&board->oldest) + BOARD_PIECE, writer->tail);
+		uint64		oldest = load(&board->oldest);
+		uint64		end = Min(oldest + BOARD_PIECE, writer->tail);
 
-		if (end > writer->unread || board_has_file(board))
+		if (end > writer->unread)
 		{
 			if (!write_files(writer, end))
 				return false;
@@ -242,10 +245,11 @@ void
 board_release(BoardWriter *writer, uint64 unread)
 {
 	Board	   *board = writer->board;
+	uint64		head = board_head(board);
 	uint64		oldest = load(&board->oldest);
 	uint64		kept = load(&board->kept);
 
-	writer->unread = Min(unread, board_head(board));
+	writer->unread = Min(unread, head);
 	if (kept >= oldest || writer->unread <= kept)
 		return;
 	pg_atomic_write_u64(&board->kept, Min(writer->unread, oldest));
@@ -270,9 +274,10 @@ board_discard(Board *board)
 bool
 board_has_room(BoardWriter *writer, Size bytes)
 {
+	uint64		oldest = load(&writer->board->oldest);
+
 	return !board_has_file(writer->board) &&
-		writer->tail + bytes - Max(writer->unread, load(&writer->board->oldest)) +
-		BOARD_PIECE <= BOARD_SIZE;
+		writer->tail + bytes - Max(writer->unread, oldest) + BOARD_PIECE <= BOARD_SIZE;
 }
 
 bool
@@ -311,15 +316,12 @@ board_publish(BoardWriter *writer)
 
 /* Copies from memory; 0 if it is not there any more. */
 static Size
-read_memory(const Board *board, uint64 from, char *to, Size room)
+read_memory(const Board *board, uint64 from, char *to, Size len)
 {
-	Size		len;
-	Size		first;
+	Size		first = Min(len, BOARD_SIZE - from % BOARD_SIZE);
 
 	if (from < load(&board->oldest))
 		return 0;
-	len = Min(room, board_head(board) - from);
-	first = Min(len, BOARD_SIZE - from % BOARD_SIZE);
 	pg_read_barrier();
 	memcpy(to, board->data + from % BOARD_SIZE, first);
 	memcpy(to + first, board->data, len - first);

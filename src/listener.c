@@ -283,6 +283,10 @@ listener_first_unread(void)
 	uint64		first = PG_UINT64_MAX;
 
 	foreach_listener(listener)
-		first = Min(first, unread_of(listener));
+	{
+		uint64		from = unread_of(listener);
+
+		first = Min(first, from);
+	}
 	return first;
 }

@@ -123,6 +123,7 @@ ectowatch_stat_get(PG_FUNCTION_ARGS)
 	SlotProgress *progress;
 	Row			row = {0};
 	uint64		unread;
+	uint64		head;
 	int			pid;
 
 	ectowatch_require_preload();
@@ -151,8 +152,8 @@ ectowatch_stat_get(PG_FUNCTION_ARGS)
 	row_add(&row, BoolGetDatum(pg_atomic_read_u32(&progress->notify_blocked) != 0),
 			false);
 	unread = listener_first_unread();
-	row_add_count(&row, board_head(slot_board(slot)) -
-				  Min(board_head(slot_board(slot)), unread));
+	head = board_head(slot_board(slot));
+	row_add_count(&row, head - Min(head, unread));
 	row_add_time(&row, &progress->last_at);
 	row_add_time(&row, &progress->notified_at);
 	Assert(row.n == rsinfo->setDesc->natts);

@@ -1,12 +1,12 @@
 /*-------------------------------------------------------------------------
  *
  * points.h
- *	  Included before queue.c and ring.c by the compiler's command line: puts
+ *	  Included before queue.c, ring.c and board.c by the compiler's command line: puts
  *	  a call of stress_point() before and after each atomic access and each
  *	  barrier in them, and into the middle of each copy.
  *
  * There the protocol of shared memory has its seams.  At a point a process
- * may be delayed, and the worker may die; see stress_point() in stress.c.
+ * may be delayed, and the worker may die; see stress_point() in stress.c and board.c.
  * What is between the points remains as it is in the server.
  *
  * A point is also a barrier to the compiler, so it might hide that one is
