@@ -42,7 +42,6 @@
 #include "commands/async.h"
 #include "miscadmin.h"
 #include "tcop/tcopprot.h"
-#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "board.h"
@@ -97,12 +96,10 @@ send_messages(const char *piece, Size len)
 static void
 deliver(uint64 from, uint64 until)
 {
-	static char *piece;
+	char	   *piece = palloc(Min(PIECE_SIZE, until - from));
 	Slot	   *slot = slot_attach();
 	Board	   *board = slot_board(slot);
 
-	if (piece == NULL)
-		piece = MemoryContextAlloc(TopMemoryContext, PIECE_SIZE);
 	while (from < until)
 	{
 		Size		len = Min(PIECE_SIZE, until - from);

@@ -5,18 +5,19 @@
  *
  * One writer and several readers are processes that share a board, so small
  * that it wraps and goes to files all the time.  The writer is ended at any
- * instruction before it publishes, and its successor begins where that one had
- * begun: as the worker, which keeps its place in the ring.  Readers have a place
- * each, as in src/listener.c, which is told anew with each publication that has
- * something for them: one reads at once, one slowly, one stops for a while now
- * and then, the others by chance.
+ * instruction while it puts messages, and its successor begins where that one
+ * had begun: as the worker, which keeps its place in the ring.  Readers have a
+ * place each, as in src/listener.c, which is told anew with each publication
+ * that has something for them: one reads at once, one slowly, one stops for a
+ * while now and then, the others by chance.
  *
- * All of a message follows from the seed, its number and a letter: length,
- * content, and for which readers it is.  The letter is another one each time that
- * it is put, so that what was put and not published is told from it.  So each reader can tell that it gets all that is for
- * it, in order, once, and each byte of it right; what is not for it may come or
- * not.  At the end no file is left.  With a small limit for files, putting
- * fails for a while, and nothing is lost either.
+ * All of a message follows from the seed, its number and a letter: length and
+ * content; and for which readers it is, from the first two.  The letter is
+ * another one each time that it is put, so that what was put and not published
+ * is told from it.  So each reader can tell that it gets all that is for it, in
+ * order, once, and each byte of it right; what is not for it may come or not.
+ * At the end no file is left.  With a small limit for files, putting fails for
+ * a while, and nothing is lost either.
  *
  * Copyright (c) 2026, the ectowatch authors
  *
@@ -93,7 +94,7 @@ static Board *board;
 static char directory[64];
 static uint64 seed;
 static const Config *config;
-static bool may_end;			/* this is the writer, and has not published */
+static bool may_end;			/* this is the writer, and it puts */
 static uint64 chance;
 
 static uint64
@@ -180,9 +181,9 @@ spill_remove(uint64 id)
 {
 	char		path[MAXPGPATH];
 
-	/* a writer may have ended between removing them and saying so */
 	file_path(path, id);
-	(void) unlink(path);
+	if (unlink(path) != 0)
+		fail("a file is to be removed that is not there", id);
 }
 
 void
@@ -308,14 +309,15 @@ run_writer(void)
 		bool		fits = true;
 		char		letter = 'A' + random_number() % 26;
 
-		may_end = true;
 		board_begin(&writer, board);
 		board_release(&writer, first_unread());
+		may_end = true;
 		for (uint64 number = first; number < end && fits; number++)
 		{
 			make_text(text, number, letter);
 			fits = board_put(&writer, "channel", text, strlen(text));
 		}
+		may_end = false;
 		if (!fits || random_number() % 20 == 0)
 		{
 			/* gives up */
@@ -326,7 +328,6 @@ run_writer(void)
 			}
 			continue;
 		}
-		may_end = false;
 		board_publish(&writer);
 		tell(first, end, from, board_head(board));
 		pg_atomic_write_u64(&shared->sent, end);
