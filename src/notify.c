@@ -76,7 +76,7 @@
 typedef struct Delivery
 {
 	Slot	   *slot;
-	uint64		attempt;		/* tells a transaction from one that failed */
+	uint64		attempt;		/* tells one from another that failed */
 	bool		restoring;		/* nothing is sent, but held back again */
 	List	   *crash_told;		/* SlotWatchers whose gap is in the outbox */
 	List	   *classes_told;	/* SlotChannelClasses whose gap is there */
@@ -535,7 +535,7 @@ deliver_change(Delivery *delivery)
 		put_on_all(delivery->slot, message);
 }
 
-/* --- a transaction --- */
+/* --- an attempt --- */
 
 static void
 delivery_begin(Delivery *delivery, Slot *slot)

@@ -53,7 +53,7 @@ typedef struct SlotWatcher
 								 * have lost something, */
 	uint8		delivery;		/* worker's: how its newest change goes to
 								 * channels, a ChangeDelivery */
-	uint64		gap_attempt;	/* or will, if this transaction commits */
+	uint64		gap_attempt;	/* or will, if this attempt succeeds */
 	char		name[NAMEDATALEN];	/* set before id */
 
 	pg_atomic_uint64 changes;	/* put into the ring */
@@ -96,7 +96,7 @@ typedef struct SlotChannelClass
 	uint64		gap_from;
 	uint64		gap_to;			/* 0: none */
 	uint64		gap_told;		/* to whom it was, by slot_channel_bit(), */
-	uint64		gap_attempt;	/* and by this transaction, */
+	uint64		gap_attempt;	/* and by this attempt, */
 	uint64		gap_attempted;	/* to whom, if it commits */
 } SlotChannelClass;
 

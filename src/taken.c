@@ -15,7 +15,7 @@
  *	  for it with a payload.
  *
  * A look at PRE_COMMIT would come too early, for the same reason.  The worker's
- * comes before its commit by the time that it takes to gather messages, some
+ * comes before they are sent by the time that it takes to gather them, some
  * milliseconds; a watcher that is committed within them may get what was looked
  * at before.  To close that, too, sending and creating watchers would have to
  * wait for each other.

@@ -10,7 +10,7 @@
  * newest that is sent when its time has come.  An entry whose time has come and
  * which holds nothing is dropped.
  *
- * Whether something was sent is known when the transaction has committed.  So
+ * Whether something was sent is known when it has been put on the board.  So
  * what is decided meanwhile is kept beside what holds (new_until, new_held
  * beside until, held), in entries that are listed in touched[].
  * throttle_commit() puts it in force, without allocating anything;
