@@ -445,7 +445,7 @@ CREATE VIEW ectowatch_stat_subscriptions AS
     LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid OPERATOR(pg_catalog.=) s.pid;
 GRANT SELECT ON ectowatch_stat_subscriptions TO PUBLIC;
 COMMENT ON VIEW ectowatch_stat_subscriptions IS
-'who listens to which channel of a watcher, a row per session and channel';
+'who listens to which channel of a watcher, a row per session and channel, and who has not read all';
 
 --
 -- Checking and repairing

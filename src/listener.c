@@ -15,7 +15,7 @@
  * itself knows better when it reads (listening.c).
  *
  * Fields of an entry, and who touches them.  All are written under the entry's
- * spinlock, which is held for a few instructions:
+ * spinlock, a leaf, which is held for a few instructions:
  *
  *	database, pid,	stored by the session.  The worker looks at the first two
  *	backend, filter	without the lock, and again with it before it relies on
@@ -25,7 +25,10 @@
  *					the session moves from up to until.  Both are offsets on
  *					the board of the session's database; only the worker of
  *					that database writes them, since it finds the database in
- *					the entry under the lock.
+ *					the entry under the lock.  A glance without it tells whether
+ *					there may be something: the worker, whose own until is,
+ *					at worst sees an old from, and keeps more; the session looks
+ *					again when it is signalled; to a view it does not matter.
  *
  * control->used, how many entries have ever been used, is raised with a compare
  * and exchange before an entry is filled.

@@ -284,35 +284,18 @@ put_char(StringInfo out, char c)
 static void
 put_escaped(StringInfo out, char c)
 {
+	static const char characters[] = "\b\f\n\r\t\"\\";
+	static const char letters[] = "bfnrt\"\\";
+	const char *found = c != '\0' ? strchr(characters, c) : NULL;
 	char		code[8];
 
-	switch (c)
+	if (found != NULL)
 	{
-		case '\b':
-			put_constant(out, "\\b");
-			break;
-		case '\f':
-			put_constant(out, "\\f");
-			break;
-		case '\n':
-			put_constant(out, "\\n");
-			break;
-		case '\r':
-			put_constant(out, "\\r");
-			break;
-		case '\t':
-			put_constant(out, "\\t");
-			break;
-		case '"':
-			put_constant(out, "\\\"");
-			break;
-		case '\\':
-			put_constant(out, "\\\\");
-			break;
-		default:
-			put_bytes(out, code, snprintf(code, sizeof(code), "\\u%04x", c));
-			break;
+		put_char(out, '\\');
+		put_char(out, letters[found - characters]);
 	}
+	else
+		put_bytes(out, code, snprintf(code, sizeof(code), "\\u%04x", c));
 }
 
 void

@@ -217,6 +217,8 @@ slot_shmem_init(void)
 static void
 slot_claim(Slot *slot, Oid database)
 {
+	int			number = (int) (((char *) slot - slots) / slot_stride());
+
 	/* shared memory comes zeroed, so only a former user's traces matter */
 	if (slot->used)
 	{
@@ -233,11 +235,8 @@ slot_claim(Slot *slot, Oid database)
 	pg_atomic_init_u32(&slot->workers_seen, 0);
 	queue_init(slot_queue(slot), slot_queue_bytes(), slot_nbatches());
 	ring_init(slot_ring(slot), slot_ring_bytes());
-	board_init(slot_board(slot),
-			   (int) (((char *) slot - slots) / slot_stride()));
-	subscription_shmem_claim(slot_subscriptions(slot),
-							 (int) (((char *) slot - slots) / slot_stride()),
-							 slot->used);
+	board_init(slot_board(slot), number);
+	subscription_shmem_claim(slot_subscriptions(slot), number, slot->used);
 	slot->used = true;
 	slot->barred = 0;
 	slot->database = database;

@@ -10,8 +10,8 @@
 # Variant ectowatch-ring is told by CALL ectowatch_wait() and
 # ectowatch_changes() instead of LISTEN; writers and settings are the same.
 #
-# "xids" is what is taken beyond one per UPDATE: by the worker, which commits
-# to NOTIFY.
+# "xids" is what is taken beyond one per UPDATE: by the worker, which
+# reserves positions.
 
 variants=(plpgsql ectowatch ectowatch-ring)
 writers=16

@@ -38,11 +38,16 @@ $sql->query_safe(q{
 	SELECT ectowatch_watch('notes', 'inserted', extra_columns => '{body}')});
 my $listener = session($node, 'postgres');
 $listener->query_safe($_) foreach 'LISTEN notes_inserted', 'BEGIN';
+my $other = session($node, 'postgres');
+$other->query_safe($_) foreach 'LISTEN elsewhere', 'BEGIN';
 $node->safe_psql('postgres', "INSERT INTO notes VALUES ($_, 'in')") foreach 1 .. 3;
 wait_delivered($node, 'postgres');
 unlike(ask($listener, 'SELECT 1'), qr/notification/, 'hears nothing in its transaction');
 is(ask($sql, 'SELECT count(*) FROM ectowatch_stat_subscriptions WHERE unread_bytes > 0'),
 	1, 'which statistics show');
+is(ask($sql, q{SELECT count(*) FROM ectowatch_stat_subscriptions WHERE watcher IS NULL}),
+	0, 'who listens to something else is not told');
+$other->quit;
 is(join(' ', ask($listener, 'COMMIT') =~ /"id":(\d)/g), '1 2 3', 'and all of it behind that, in order');
 is(ask($sql, 'SELECT sum(unread_bytes) FROM ectowatch_stat_subscriptions'), 0, 'then it has read it');
 
