@@ -19,37 +19,55 @@ is_brief(const void *at)
 	return (*(const uint32 *) at & BRIEF_MARK) != 0;
 }
 
+static bool
+needs_more(const ChangeParts *parts)
+{
+	return parts->old_len > 0 || parts->context_len > 0;
+}
+
+/* Without what it takes to be a multiple of 8. */
+static Size
+brief_bytes(const ChangeParts *parts)
+{
+	return offsetof(Brief, rest) + (needs_more(parts) ? sizeof(BriefMore) : 0) +
+		parts->values_len + parts->old_len + parts->context_len;
+}
+
 Size
 brief_needs(const ChangeParts *parts)
 {
-	return MAXALIGN(offsetof(Brief, text) +
-					parts->values_len + parts->old_len + parts->context_len);
+	return MAXALIGN(brief_bytes(parts));
 }
 
 void
 brief_write(Brief *brief, uint32 head, const ChangeParts *parts)
 {
-	Size		size = brief_needs(parts);
-	char	   *text = brief->text;
+	Size		bytes = brief_bytes(parts);
+	Size		size = MAXALIGN(bytes);
+	char	   *rest = brief->rest;
 
 	/* the padding too: it may be written to a file */
 	memset((char *) brief + size - MAXIMUM_ALIGNOF, 0, MAXIMUM_ALIGNOF);
 	brief->size = size | BRIEF_MARK;
 	brief->head = head;
 	brief->flags = parts->flags;
-	brief->unused = 0;
+	brief->padding = size - bytes;
+	brief->more = needs_more(parts);
 	brief->keys_len = parts->keys_len;
-	brief->values_len = parts->values_len;
-	brief->old_len = parts->old_len;
-	brief->old_shown = parts->old_shown;
-	brief->context_len = parts->context_len;
-	memcpy(text, parts->values, parts->values_len);
-	text += parts->values_len;
+	if (brief->more)
+	{
+		BriefMore	more = {parts->old_len, parts->old_shown, parts->context_len};
+
+		memcpy(rest, &more, sizeof(more));
+		rest += sizeof(more);
+	}
+	memcpy(rest, parts->values, parts->values_len);
+	rest += parts->values_len;
 	if (parts->old_len > 0)
-		memcpy(text, parts->old, parts->old_len);
-	text += parts->old_len;
+		memcpy(rest, parts->old, parts->old_len);
+	rest += parts->old_len;
 	if (parts->context_len > 0)
-		memcpy(text, parts->context, parts->context_len);
+		memcpy(rest, parts->context, parts->context_len);
 }
 
 void
@@ -114,9 +132,11 @@ brief_whole(BriefReader *reader, const void *at)
 {
 	const Brief *brief = at;
 	const Change *head = at;
+	BriefMore	more = {0};
+	const char *text;
+	Size		text_len;
 	Change	   *whole;
 	Size		common;
-	Size		text;
 	Size		size;
 
 	if (!is_brief(at))
@@ -132,19 +152,25 @@ brief_whole(BriefReader *reader, const void *at)
 	Assert(brief->head < reader->nheads);
 	head = reader->heads[brief->head];
 	common = common_size(head);
-	text = brief->values_len + brief->old_len + brief->context_len;
-	size = MAXALIGN(common + text);
+	text = brief->rest;
+	if (brief->more)
+	{
+		memcpy(&more, text, sizeof(more));
+		text += sizeof(more);
+	}
+	text_len = (const char *) at + brief_size(at) - brief->padding - text;
+	size = MAXALIGN(common + text_len);
 	whole = whole_of_size(reader, size);
 	memset((char *) whole + size - MAXIMUM_ALIGNOF, 0, MAXIMUM_ALIGNOF);
 	memcpy(whole, head, common);
 	whole->size = size;
 	whole->flags = brief->flags;
 	whole->keys_len = brief->keys_len;
-	whole->values_len = brief->values_len;
-	whole->old_len = brief->old_len;
-	whole->old_shown = brief->old_shown;
-	whole->context_len = brief->context_len;
-	memcpy((char *) whole + common, brief->text, text);
+	whole->values_len = text_len - more.old_len - more.context_len;
+	whole->old_len = more.old_len;
+	whole->old_shown = more.old_shown;
+	whole->context_len = more.context_len;
+	memcpy((char *) whole + common, text, text_len);
 	return whole;
 }
 

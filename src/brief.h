@@ -26,14 +26,19 @@ typedef struct Brief
 	uint32		size;			/* of the whole, a multiple of 8; BRIEF_MARK */
 	uint32		head;
 	uint16		flags;
-	uint16		unused;
+	uint8		padding;		/* bytes at the end */
+	bool		more;			/* a BriefMore comes first in rest[] */
 	uint32		keys_len;
-	uint32		values_len;
+	char		rest[FLEXIBLE_ARRAY_MEMBER];	/* values, old, context */
+} Brief;
+
+/* What most changes do not have. */
+typedef struct BriefMore
+{
 	uint32		old_len;
 	uint32		old_shown;
 	uint32		context_len;
-	char		text[FLEXIBLE_ARRAY_MEMBER];	/* values, old, context */
-} Brief;
+} BriefMore;
 
 /* The bytes that a change takes in a batch, be it whole or brief. */
 #define brief_size(at)		(*(const uint32 *) (at) & ~(uint32) BRIEF_MARK)
