@@ -4,7 +4,8 @@
  *	  The changes of this transaction, and their hand-over at its end.
  *
  * Changes are put into a store, one behind the other: into memory, and when
- * its share of ectowatch.pending_memory is used up, into a file.  A rolled back
+ * they are more than the queue carries, or than their share of
+ * ectowatch.pending_memory, into a file.  A rolled back
  * subtransaction cuts the end off.
  *
  * Some are counted only, and summaries take their place when the transaction
@@ -97,11 +98,18 @@ typedef struct Pending
 /* context is NULL, and nothing else counts, when nothing is pending */
 static Pending pending;
 
-/* Of pending_memory, three quarters are the buffer's, one the rows'. */
+/* Of pending_memory, three quarters are the changes', one the rows'. */
+static Size
+pending_changes_memory(void)
+{
+	return (Size) ectowatch_pending_memory * 1024 / 4 * 3;
+}
+
+/* More than the queue carries goes to a file in any case. */
 static Size
 pending_buffer_limit(void)
 {
-	return (Size) ectowatch_pending_memory * 1024 / 4 * 3;
+	return Min(pending_changes_memory(), slot_max_inline());
 }
 
 static Size
@@ -159,6 +167,13 @@ note_stored_row(const Change *change, void *arg)
 	(void) rows_note(arg, change->watcher, &version, change_digest(change));
 }
 
+/* Whether those that are stored may still be remembered. */
+static bool
+pending_has_all_rows(void)
+{
+	return store_bytes(&pending.store) <= pending_changes_memory();
+}
+
 /* From now on rows are remembered; those that are stored, as if they had been. */
 static void
 pending_remember_rows(void)
@@ -175,9 +190,12 @@ pending_remember_rows(void)
 	/* what is stored came after the mark of every level */
 	if (pending.nlevels > 0)
 		(void) rows_mark(rows);
-	if (pending.store.spilled > 0)
+	if (!pending_has_all_rows() ||
+		!store_walk(&pending.store, note_stored_row, rows))
+	{
 		rows_forget(rows);
-	store_walk_buffer(&pending.store, note_stored_row, rows);
+		store_walk_buffer(&pending.store, note_stored_row, rows);
+	}
 
 	/* not before: an error leaves no half of them to those who go on */
 	pending.rows = rows;
@@ -256,7 +274,7 @@ pending_remembers_rows(CommandId command)
 	if (pending.command != InvalidCommandId && command != pending.command)
 		pending_remember_rows();
 	return pending.rows ? rows_are_complete(pending.rows) :
-		pending.store.spilled == 0;
+		pending_has_all_rows();
 }
 
 /* --- collecting --- */
@@ -596,7 +614,7 @@ pending_pre_commit(void)
 	slot_request_worker(pending.slot);
 	queue = slot_queue(pending.slot);
 
-	if (store->spilled > 0 || store->used > queue_max_inline(queue))
+	if (store->spilled > 0 || store->used > slot_max_inline())
 		store_spill(store);
 	store_close(store);
 

@@ -158,9 +158,21 @@ queue_init(Queue *queue, Size bytes, uint32 nbatches)
 }
 
 uint64
-queue_max_inline(const Queue *queue)
+queue_max_inline(Size bytes)
 {
-	return TYPEALIGN_DOWN(MAXIMUM_ALIGNOF, queue->size / QUEUE_MAX_FRACTION);
+	return TYPEALIGN_DOWN(MAXIMUM_ALIGNOF, bytes / QUEUE_MAX_FRACTION);
+}
+
+/*
+ * Reads what is about to be written.  Where this process has not touched the
+ * memory yet, the kernel maps a page for a write, but some of its neighbours too
+ * for a read, and each process comes to each page of the queue.
+ */
+static inline void
+queue_map(Queue *queue, QueueDesc *desc, uint64 start)
+{
+	(void) pg_atomic_read_u64(&desc->state);
+	(void) *(volatile char *) queue_byte(queue, start);
 }
 
 bool
@@ -172,7 +184,7 @@ queue_reserve(Queue *queue, Batch *batch)
 	uint64		end = 0;
 	QueueDesc  *desc;
 
-	Assert(need <= queue_max_inline(queue));
+	Assert(need <= queue_max_inline(queue->size));
 
 	SpinLockAcquire(&queue->reserve_lock);
 	start = queue->next_byte;
@@ -194,6 +206,7 @@ queue_reserve(Queue *queue, Batch *batch)
 	pg_memory_barrier();
 	batch->ticket = ticket;
 	desc = queue_desc(queue, ticket);
+	queue_map(queue, desc, start);
 	desc->start = start;
 	desc->end = end;
 	desc->batch = *batch;

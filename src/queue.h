@@ -52,8 +52,8 @@ typedef struct QueueUsage
 extern Size queue_shmem_size(Size bytes, uint32 nbatches);
 extern void queue_init(Queue *queue, Size bytes, uint32 nbatches);
 
-/* The longest batch that is carried in the queue itself. */
-extern uint64 queue_max_inline(const Queue *queue);
+/* The longest batch that a queue of so many bytes carries itself. */
+extern uint64 queue_max_inline(Size bytes);
 
 /* --- committing backends --- */
 

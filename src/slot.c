@@ -137,6 +137,12 @@ slot_queue_bytes(void)
 	return MAXALIGN(mul_size(ectowatch_queue_size, 1024));
 }
 
+Size
+slot_max_inline(void)
+{
+	return queue_max_inline(slot_queue_bytes());
+}
+
 static Size
 slot_ring_bytes(void)
 {

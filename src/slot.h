@@ -158,6 +158,10 @@ extern Slot *slot_get(int i);
 extern Oid	slot_database(Slot *slot);
 
 extern Queue *slot_queue(Slot *slot);
+
+/* The longest batch that a queue carries itself. */
+extern Size slot_max_inline(void);
+
 extern Ring *slot_ring(Slot *slot);
 extern Board *slot_board(Slot *slot);
 extern SlotProgress *slot_progress(Slot *slot);

@@ -14,6 +14,12 @@
 #include "spill.h"
 #include "store.h"
 
+/*
+ * Once there is a file, the buffer goes to it whenever it holds as much: memory
+ * that is used again and again is in the processor's cache.
+ */
+#define PIECE_BYTES		(256 * 1024)
+
 /* Of the heads of this backend, one after the other, whatever their store. */
 static uint64 last_serial;
 
@@ -39,6 +45,7 @@ store_spill(Store *store)
 		store->failed = true;
 	store->spilled += store->used;
 	store->used = 0;
+	store->limit = Min(store->limit, PIECE_BYTES);
 }
 
 /* Room for a change behind the others. */
@@ -147,27 +154,43 @@ store_walk_buffer(Store *store, ChangeCallback callback, void *arg)
 	}
 }
 
+static bool
+store_walk_file(Store *store, ChangeCallback callback, void *arg)
+{
+	Size		room = PIECE_BYTES;
+	char	   *piece = palloc(room);
+	uint64		read = 0;
+	bool		done = true;
+
+	while (read < store->spilled && done)
+	{
+		Size		have = Min(room, store->spilled - read);
+		Size		at = 0;
+
+		done = spill_read(store->file, read, piece, have);
+		while (done && at < have && have - at >= brief_size(piece + at))
+		{
+			callback(brief_whole(&store->briefs, piece + at), arg);
+			at += brief_size(piece + at);
+		}
+		if (done && at == 0)
+		{
+			room = brief_size(piece);
+			piece = repalloc_huge(piece, room);
+		}
+		read += at;
+	}
+	pfree(piece);
+	return done;
+}
+
 bool
 store_walk(Store *store, ChangeCallback callback, void *arg)
 {
 	if (store->failed)
 		return false;
-
-	for (uint64 at = 0; at < store->spilled;)
-	{
-		uint32		size;
-		char	   *place;
-
-		if (!spill_read(store->file, at, &size, sizeof(size)))
-			return false;
-		size = brief_size(&size);
-		place = palloc(size);
-		if (!spill_read(store->file, at, place, size))
-			return false;
-		callback(brief_whole(&store->briefs, place), arg);
-		pfree(place);
-		at += size;
-	}
+	if (store->spilled > 0 && !store_walk_file(store, callback, arg))
+		return false;
 	store_walk_buffer(store, callback, arg);
 	return true;
 }

@@ -391,7 +391,7 @@ static void
 plan_make(Plan *plan, uint64 xid)
 {
 	uint64		state = mix(seed ^ mix(xid));
-	uint64		max = queue_max_inline(queue);
+	uint64		max = queue_max_inline(config->queue_bytes);
 	uint32		kind = next_random(&state) % 64;
 	uint64		huge_len = Min(config->chunks, 8) * RING_CHUNK_SIZE;
 	bool		longest = false;
@@ -1696,7 +1696,7 @@ run_config(uint64 duration_us)
 	ring_init(ring, ring_bytes);
 
 	/* A reader of broken lengths must not write over its neighbours. */
-	buffer = map_guarded(MAXALIGN(Max(queue_max_inline(queue) + sizeof(uint64),
+	buffer = map_guarded(MAXALIGN(Max(queue_max_inline(config->queue_bytes) + sizeof(uint64),
 									  ring_max_payload(ring))),
 						 MAP_PRIVATE, &buffer_map, &buffer_mapped);
 	if (pipe(wake_pipe) != 0 ||
