@@ -34,6 +34,8 @@
 #include "catalog/pg_am_d.h"
 #include "commands/trigger.h"
 #include "miscadmin.h"
+#include "storage/proc.h"
+#include "utils/memutils.h"
 #include "utils/rel.h"
 
 #include "capture.h"
@@ -165,12 +167,53 @@ render_old_values(RenderedRow *rendered, const WatcherPlan *watcher,
 		rendered->old_shown = rendered->old.len;
 }
 
+/*
+ * The buffer for a row's values is kept for the next row of the transaction;
+ * 'spare' is none while it is in use, for rendering may call this trigger again.
+ */
+static StringInfoData spare;
+static LocalTransactionId spare_lxid;	/* whose memory it is in */
+
+#define SPARE_MAX_BYTES		(64 * 1024)
+
+static void
+rendered_begin(RenderedRow *rendered)
+{
+	memset(rendered, 0, sizeof(*rendered));
+	if (spare.data != NULL && spare_lxid == MyProc->lxid)
+		rendered->values = spare;
+	else
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+
+		initStringInfo(&rendered->values);
+		MemoryContextSwitchTo(old);
+	}
+	spare.data = NULL;
+}
+
+static void
+rendered_end(RenderedRow *rendered)
+{
+	if (rendered->values.maxlen > SPARE_MAX_BYTES)
+	{
+		pfree(rendered->values.data);
+		return;
+	}
+	spare = rendered->values;
+	spare_lxid = MyProc->lxid;
+}
+
 static void
 render_row(RenderedRow *rendered, const WatcherPlan *watcher, ChangeType type,
 		   TriggerData *trigdata)
 {
-	memset(rendered, 0, sizeof(*rendered));
-	initStringInfo(&rendered->values);
+	rendered->flags = 0;
+	rendered->values.len = 0;
+	rendered->old.data = NULL;
+	rendered->old.len = 0;
+	rendered->old_shown = 0;
+	rendered->moved_len = 0;
 	if (!message_append_values(&rendered->values,
 							   type == CHANGE_UPDATED ?
 							   trigdata->tg_newslot : trigdata->tg_trigslot,
@@ -181,37 +224,6 @@ render_row(RenderedRow *rendered, const WatcherPlan *watcher, ChangeType type,
 	if (type == CHANGE_UPDATED)
 		render_old_values(rendered, watcher, trigdata);
 	rendered->group = watcher->group;
-}
-
-/* What all changes of a watcher have in common. */
-static ChangeParts
-capture_parts(const WatcherDef *def, Oid origin, const char *origin_name)
-{
-	ChangeParts parts = {0};
-
-	parts.watcher = def->id;
-	parts.relation = origin;
-	parts.delivery = def->delivery;
-	parts.flags = watcher_flags(def);
-	parts.name = def->name;
-	parts.relation_name = origin_name;
-	parts.throttle = def->throttle;
-	return parts;
-}
-
-/* The same of what one trigger has to do, with columns and context. */
-static ChangeParts
-capture_row_parts(const TriggerPlan *plan, const WatcherPlan *watcher,
-				  ChangeType type)
-{
-	ChangeParts parts = capture_parts(watcher->def, plan->origin,
-									  plan->origin_name);
-
-	parts.type = type;
-	parts.flags = watcher->flags;
-	parts.ncolumns = watcher->ncolumns;
-	parts.columns = watcher->origin_columns;
-	return parts;
 }
 
 /* Not before the last of what may run code of others: that makes it anew. */
@@ -258,8 +270,8 @@ capture_condition_holds(const WatcherPlan *watcher, TriggerData *trigdata,
 
 /* Adds the change of one row for one watcher. */
 static void
-capture_row(const TriggerPlan *plan, const WatcherPlan *watcher,
-			ChangeType type, TriggerData *trigdata, RenderedRow *rendered)
+capture_row(const WatcherPlan *watcher, ChangeType type,
+			TriggerData *trigdata, RenderedRow *rendered)
 {
 	bool		is_heap = trigdata->tg_relation->rd_rel->relam == HEAP_TABLE_AM_OID;
 	HeapTuple	tuple = trigdata->tg_trigtuple;
@@ -291,7 +303,8 @@ capture_row(const TriggerPlan *plan, const WatcherPlan *watcher,
 	if (late && type == CHANGE_INSERTED)
 		return;
 
-	parts = capture_row_parts(plan, watcher, type);
+	parts = watcher->parts;
+	parts.type = type;
 	if (watcher->def->bulk_threshold > 0 &&
 		pending_is_over(watcher->def->id, watcher->def->bulk_threshold))
 	{
@@ -307,7 +320,6 @@ capture_row(const TriggerPlan *plan, const WatcherPlan *watcher,
 	parts.values = rendered->values.data;
 	parts.values_len = rendered->values.len;
 	parts.keys_len = rendered->keys_len;
-	parts.nkeys = watcher->nkeys;
 	parts.old = rendered->old.data;
 	parts.old_len = rendered->old.len;
 	parts.old_shown = rendered->old_shown;
@@ -348,7 +360,7 @@ capture_partition_truncated(Oid origin)
 		if (!(def->events & EVENT_TRUNCATED) || !is_heard(def->replicated))
 			continue;
 		pending_forget_rows();
-		parts = capture_parts(def, origin, watcher_relation_name(origin));
+		watcher_change_parts(def, origin, watcher_relation_name(origin), &parts);
 		parts.type = CHANGE_TRUNCATED;
 		parts.columns = watcher_columns(def, &parts.ncolumns);
 		capture_context(&parts, def);
@@ -448,7 +460,7 @@ ectowatch_capture(PG_FUNCTION_ARGS)
 		pending_expect_repeats();
 
 	/* the caller's context is emptied after each row */
-	rendered.group = 0;
+	rendered_begin(&rendered);
 	for (int i = 0; i < plan->nwatchers; i++)
 	{
 		const WatcherPlan *watcher = &plan->watchers[i];
@@ -458,15 +470,17 @@ ectowatch_capture(PG_FUNCTION_ARGS)
 			continue;
 		if (per_row && !ectowatch_mute)
 		{
-			capture_row(plan, watcher, type, trigdata, &rendered);
+			capture_row(watcher, type, trigdata, &rendered);
 			continue;
 		}
-		parts = capture_row_parts(plan, watcher, type);
+		parts = watcher->parts;
+		parts.type = type;
 		capture_context(&parts, watcher->def);
 		if (per_row)
 			pending_add_muted(&parts);
 		else
 			capture_truncate(&parts);
 	}
+	rendered_end(&rendered);
 	return PointerGetDatum(NULL);
 }

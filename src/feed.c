@@ -207,20 +207,15 @@ feed_append_gap(Feed *feed, const WatcherDef *def, const Batch *batch,
 				  uint64 changes, const char *reason)
 {
 	StringInfoData values;
-	ChangeParts parts = {0};
+	ChangeParts parts;
 	uint32		span;
 
 	initStringInfo(&values);
 	span = (uint32) Max(Min(changes, PG_INT32_MAX), 1);
 	message_gap_values(&values, feed->next_position,
 					   feed->next_position + span - 1, changes, reason);
-	parts.watcher = def->id;
-	parts.relation = def->relation;
+	watcher_change_parts(def, def->relation, def->relation_name, &parts);
 	parts.type = CHANGE_GAP;
-	parts.delivery = def->delivery;
-	parts.flags = watcher_flags(def);
-	parts.name = def->name;
-	parts.relation_name = def->relation_name;
 	parts.values = values.data;
 	parts.values_len = values.len;
 	parts.keys_len = 1;

@@ -116,7 +116,11 @@ output_settings_fixed(void)
 static uint32
 message_max_values(void)
 {
-	return (change_max_size() - CONTEXT_MAX_SIZE) / 2 - 2048;
+	static uint32 max = 0;
+
+	if (max == 0)
+		max = (change_max_size() - CONTEXT_MAX_SIZE) / 2 - 2048;
+	return max;
 }
 
 /* Whether to_json() would use a cast, which is somebody's function. */

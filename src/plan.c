@@ -206,7 +206,7 @@ plan_add_column(WatcherPlan *plan, TupleDesc desc, AttrNumber attnum)
 		if (strcmp(watcher_member_name(plan->def, NameStr(other->attname)),
 				   name) == 0)
 		{
-			plan->flags |= CHANGE_PARTIAL;
+			plan->parts.flags |= CHANGE_PARTIAL;
 			ereport(WARNING,
 					(errcode(ERRCODE_DUPLICATE_COLUMN),
 					 errmsg("watcher \"%s\" cannot deliver column \"%s\", for column \"%s\" has the name \"%s\"",
@@ -349,28 +349,30 @@ plan_key_is_unique(const WatcherPlan *plan, Relation relation, Oid origin)
 
 static void
 plan_watcher(WatcherPlan *plan, const WatcherDef *def, Relation relation,
-			 Oid origin, int event)
+			 Oid origin, const char *origin_name, int event)
 {
 	TupleDesc	desc = RelationGetDescr(relation);
 	int			n = list_length(def->key_columns) +
 		Max(list_length(def->extra_columns), desc->natts);
 	bool		complete;
 	bool		triggers_complete;
+	AttrNumber *origin_columns;
 
 	memset(plan, 0, sizeof(*plan));
 	plan->def = def;
+	watcher_change_parts(def, origin, origin_name, &plan->parts);
 	plan->columns = palloc0((n + 1) * sizeof(MessageColumn));
 	complete = plan_add_columns(plan, desc, def->key_columns);
 	plan->nkeys = plan->ncolumns;
 	complete = plan_add_columns(plan, desc, def->extra_columns) && complete;
 	plan->head = palloc0(sizeof(StoreHead));
-	plan->origin_columns = palloc((n + 1) * sizeof(AttrNumber));
+	origin_columns = palloc((n + 1) * sizeof(AttrNumber));
 	for (int i = 0; i < plan->ncolumns; i++)
 	{
 		int			attnum = plan->columns[i].attnum;
 
 		/* a partition's column may have another number there */
-		plan->origin_columns[i] = RelationGetRelid(relation) == origin ? attnum :
+		origin_columns[i] = RelationGetRelid(relation) == origin ? attnum :
 			get_attnum(origin, NameStr(TupleDescAttr(desc, attnum - 1)->attname));
 	}
 	triggers_complete = plan_add_triggers(plan, desc, def->trigger_columns);
@@ -379,14 +381,18 @@ plan_watcher(WatcherPlan *plan, const WatcherDef *def, Relation relation,
 		plan->condition = condition_make(origin, event, def->name,
 										 def->condition);
 
-	plan->flags |= watcher_flags(def) | (complete ? 0 : CHANGE_PARTIAL);
+	plan->parts.columns = origin_columns;
+	plan->parts.ncolumns = plan->ncolumns;
+	plan->parts.nkeys = plan->nkeys;
+	if (!complete)
+		plan->parts.flags |= CHANGE_PARTIAL;
 	for (int i = 0; i < plan->ncolumns; i++)
 	{
 		plan->last_attnum = Max(plan->last_attnum, plan->columns[i].attnum);
 		if (message_column_by_settings(&plan->columns[i]))
 			plan->by_settings = true;
 		if (plan->columns[i].foreign_json)
-			plan->flags |= CHANGE_FOREIGN_JSON;
+			plan->parts.flags |= CHANGE_FOREIGN_JSON;
 	}
 
 	for (int i = 0; i < plan->ntriggers; i++)
@@ -486,7 +492,7 @@ plan_make(Relation relation, Oid trigger, int event)
 		if (!(def->events & event))
 			continue;
 		plan_watcher(&plan->watchers[plan->nwatchers++], def, relation,
-					 plan->origin, event);
+					 plan->origin, plan->origin_name, event);
 		plan->watchers[plan->nwatchers - 1].group = plan_group(plan);
 	}
 	return plan;

@@ -21,7 +21,7 @@
 typedef struct WatcherPlan
 {
 	const WatcherDef *def;
-	int			flags;			/* of its changes, as far as they are known */
+	ChangeParts parts;			/* what is known of its changes, but for type */
 	bool		key_unique;
 	int			nkeys;			/* of columns[], the first ones */
 	int			ncolumns;
@@ -29,7 +29,6 @@ typedef struct WatcherPlan
 	bool		by_settings;	/* some of them are */
 	int			group;			/* the same for those that render rows alike;
 								 * not 0 */
-	AttrNumber *origin_columns; /* their numbers in the watched relation */
 	int			ntriggers;
 	MessageColumn *triggers;	/* columns of which one must differ */
 	AttrNumber	last_attnum;	/* the highest of all these columns */

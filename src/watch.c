@@ -308,15 +308,11 @@ ectowatch_alter(PG_FUNCTION_ARGS)
 static void
 add_ended(const WatcherDef *def)
 {
-	ChangeParts parts = {0};
+	ChangeParts parts;
 
-	parts.watcher = def->id;
-	parts.relation = def->relation;
+	watcher_change_parts(def, def->relation,
+						 watcher_relation_name(def->relation), &parts);
 	parts.type = CHANGE_ENDED;
-	parts.delivery = def->delivery;
-	parts.flags = watcher_flags(def);
-	parts.name = def->name;
-	parts.relation_name = watcher_relation_name(def->relation);
 	pending_add(&parts, NULL);
 }
 

@@ -262,9 +262,17 @@ watcher_columns(const WatcherDef *def, int *n)
 	return columns;
 }
 
-int
-watcher_flags(const WatcherDef *def)
+void
+watcher_change_parts(const WatcherDef *def, Oid origin, const char *origin_name,
+					 ChangeParts *parts)
 {
-	return (def->run == slot_run() ? CHANGE_FRESH : 0) |
+	memset(parts, 0, sizeof(*parts));
+	parts->watcher = def->id;
+	parts->relation = origin;
+	parts->delivery = def->delivery;
+	parts->flags = (def->run == slot_run() ? CHANGE_FRESH : 0) |
 		(def->debug ? CHANGE_DEBUG : 0);
+	parts->name = def->name;
+	parts->relation_name = origin_name;
+	parts->throttle = def->throttle;
 }

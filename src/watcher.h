@@ -110,8 +110,9 @@ extern List *watcher_members(const WatcherDef *def, int *nkeys);
 /* Their numbers alone. */
 extern AttrNumber *watcher_columns(const WatcherDef *def, int *n);
 
-/* The flags that all of its changes have. */
-extern int	watcher_flags(const WatcherDef *def);
+/* What all of its changes have in common; the rest of 'parts' becomes none. */
+extern void watcher_change_parts(const WatcherDef *def, Oid origin,
+								 const char *origin_name, ChangeParts *parts);
 
 /*
  * Removes watchers of a relation that is being dropped, and tells their
