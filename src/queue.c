@@ -169,10 +169,11 @@ queue_max_inline(Size bytes)
  * for a read, and each process comes to each page of the queue.
  */
 static inline void
-queue_map(Queue *queue, QueueDesc *desc, uint64 start)
+queue_map(Queue *queue, QueueDesc *desc, uint64 start, uint64 len)
 {
 	(void) pg_atomic_read_u64(&desc->state);
-	(void) *(volatile char *) queue_byte(queue, start);
+	if (len > 0)
+		(void) *(volatile char *) queue_byte(queue, start);
 }
 
 bool
@@ -206,7 +207,7 @@ queue_reserve(Queue *queue, Batch *batch)
 	pg_memory_barrier();
 	batch->ticket = ticket;
 	desc = queue_desc(queue, ticket);
-	queue_map(queue, desc, start);
+	queue_map(queue, desc, start, need);
 	desc->start = start;
 	desc->end = end;
 	desc->batch = *batch;
