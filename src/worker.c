@@ -47,9 +47,14 @@
 #include "slot.h"
 #include "worker.h"
 
-/* How long batches gather, where they come in less than so many microseconds. */
-#define NAP_MS				2
-#define NAP_INTERVAL_US		250
+/*
+ * From how many batches a millisecond on they are left to gather, and for how
+ * long: the more there are, the less time the processors have for us.
+ */
+#define BUSY_PER_MS			4
+#define NAP_PER_MS			3	/* batches a millisecond, for each of the nap */
+#define NAP_MIN_MS			2
+#define NAP_MAX_MS			4
 
 /* After an error. */
 #define RETRY_MS			1000
@@ -188,25 +193,30 @@ worker_sleep(Worker *worker, long wait)
 	ResetLatch(MyLatch);
 }
 
-/* Whether batches have come fast since it slept or napped last. */
-static bool
-worker_is_busy(Worker *worker)
+/*
+ * How long to nap, in milliseconds: 0, unless batches have come fast since it
+ * slept or napped last.
+ */
+static long
+worker_nap_time(Worker *worker)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	bool		busy = now - worker->rested_at <
-		(TimestampTz) worker->feed.taken * NAP_INTERVAL_US;
+	double		per_ms = worker->feed.taken * 1000.0 /
+		Max(now - worker->rested_at, 1);
 
 	worker->rested_at = now;
 	worker->feed.taken = 0;
-	return busy;
+	if (per_ms < BUSY_PER_MS)
+		return 0;
+	return Min(Max((long) (per_ms / NAP_PER_MS), NAP_MIN_MS), NAP_MAX_MS);
 }
 
 /* Lets batches gather: no commit has to wake us. */
 static void
-worker_nap(void)
+worker_nap(long ms)
 {
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 NAP_MS, PG_WAIT_EXTENSION);
+					 ms, PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
 }
 
@@ -267,6 +277,7 @@ ectowatch_worker_main(Datum arg)
 	for (;;)
 	{
 		long		wait;
+		long		nap;
 
 		if (ProcDiePending)
 			proc_exit(0);		/* asked to: no need to be loud */
@@ -282,8 +293,9 @@ ectowatch_worker_main(Datum arg)
 		wait = worker_try_turn(&worker, context);
 		if (wait == 0)
 			continue;
-		if (worker_is_busy(&worker) && !worker.failed)
-			worker_nap();
+		nap = worker_nap_time(&worker);
+		if (nap > 0 && !worker.failed)
+			worker_nap(nap);
 		else
 			worker_sleep(&worker, wait);
 	}
