@@ -2,10 +2,13 @@
 #	What the scenarios are made of.  Sourced by bench/run.
 #
 # A scenario is a file in bench/scenarios.  It sets "variants", the names of what
-# is compared, and maybe "settings", lines of postgresql.conf; and it defines
+# is compared, maybe "cases", each some words that say what is measured of all
+# variants before the next one, and maybe "settings", lines of postgresql.conf; and
+# it defines
 #
 #	prepare				once, in a new cluster: creates tables
-#	measure VARIANT		one measurement of one variant, which calls record
+#	measure VARIANT [WORD...]
+#						one case of one variant; calls record
 #
 # and maybe "before_round" and "after_round", called around the measurements of
 # each round, and "finish", at the end.

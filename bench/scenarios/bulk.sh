@@ -9,6 +9,14 @@
 
 variants=(none empty plpgsql tcn pgq ectowatch)
 
+# rows, and what is done to them; each finds what the one before has left
+cases=()
+for size in $bulk_rows; do
+	for what in update insert delete copy; do
+		cases+=("$size $what")
+	done
+done
+
 # ids of rows that were not there at first
 inserted_from=100000000
 
@@ -65,22 +73,31 @@ measure_statement()			# VARIANT CASE ROWS STATEMENT
 	fi
 }
 
-measure()
+measure()					# VARIANT ROWS WHAT
 {
-	local size table=bench_$1 of
+	local table of
 
-	for size in $bulk_rows; do
-		of="of $(commas "$size") rows"
-		measure_statement "$1" "UPDATE $of" "$size" \
-			"UPDATE $table SET n = n + 1 WHERE id <= $size"
-		measure_statement "$1" "INSERT ... SELECT $of" "$size" \
-			"INSERT INTO $table SELECT id + $inserted_from, n, filler FROM bench_source WHERE id <= $size"
-		measure_statement "$1" "DELETE $of" "$size" \
-			"DELETE FROM $table WHERE id > $inserted_from"
-		measure_statement "$1" "COPY $of" "$size" \
-			"COPY $table FROM '$scratch/tmp/rows.$size'"
-		# as it was
-		query -c "SET session_replication_role = replica" \
-			-c "DELETE FROM $table WHERE id > $inserted_from"
-	done
+	table=$(table "$1")
+	of="of $(commas "$2") rows"
+	case $3 in
+		update)
+			measure_statement "$1" "UPDATE $of" "$2" \
+				"UPDATE $table SET n = n + 1 WHERE id <= $2"
+			;;
+		insert)
+			measure_statement "$1" "INSERT ... SELECT $of" "$2" \
+				"INSERT INTO $table SELECT id + $inserted_from, n, filler FROM bench_source WHERE id <= $2"
+			;;
+		delete)
+			measure_statement "$1" "DELETE $of" "$2" \
+				"DELETE FROM $table WHERE id > $inserted_from"
+			;;
+		copy)
+			measure_statement "$1" "COPY $of" "$2" \
+				"COPY $table FROM '$scratch/tmp/rows.$2'"
+			# as it was
+			query -c "SET session_replication_role = replica" \
+				-c "DELETE FROM $table WHERE id > $inserted_from"
+			;;
+	esac
 }

@@ -14,6 +14,7 @@
 # reserves positions.
 
 variants=(plpgsql ectowatch ectowatch-ring)
+cases=(200 2000 0)			# transactions per second; 0: as many as can be
 writers=16
 
 prepare()
@@ -27,30 +28,24 @@ next_xid()
 	query -c "SELECT pg_snapshot_xmax(pg_current_snapshot())"
 }
 
-measure_rate()				# VARIANT CASE RATE
+measure()					# VARIANT RATE
 {
-	local table=${1%-ring} before xids option=
+	local case="full load" table=${1%-ring} before xids option=
 	local tps counted sent50 sent99 acknowledged50 acknowledged99
 
+	[ "$2" = 0 ] || case="$(commas "$2") TPS"
 	[ "$1" = "$table" ] || option=--ring
 	settle "$table"
 	before=$(next_xid)
-	"$clients_dir/latency" --rate "$3" --writers "$writers" --time "$duration" \
+	"$clients_dir/latency" --rate "$2" --writers "$writers" --time "$duration" \
 		--rows "$rows" $option "" "bench_$table" "$(channel "$table")" >"$scratch/tmp/latency" ||
 		die "$scenario, $1: the client failed"
 	xids=$(($(next_xid) - before))
 	read -r tps counted sent50 sent99 acknowledged50 acknowledged99 <"$scratch/tmp/latency"
-	record "$2, sent, p50" "$1" "$sent50" "µs"
-	record "$2, sent, p99" "$1" "$sent99" "µs"
-	record "$2, acknowledged, p50" "$1" "$acknowledged50" "µs from the answer"
-	record "$2, acknowledged, p99" "$1" "$acknowledged99" "µs from the answer"
-	record "$2, transactions" "$1" "$tps" tps
-	record "$2, xids" "$1" "$(calculate "$xids / $duration - $tps")" "xids/s beyond those of writers"
-}
-
-measure()
-{
-	measure_rate "$1" "200 TPS" 200
-	measure_rate "$1" "2,000 TPS" 2000
-	measure_rate "$1" "full load" 0
+	record "$case, sent, p50" "$1" "$sent50" "µs"
+	record "$case, sent, p99" "$1" "$sent99" "µs"
+	record "$case, acknowledged, p50" "$1" "$acknowledged50" "µs from the answer"
+	record "$case, acknowledged, p99" "$1" "$acknowledged99" "µs from the answer"
+	record "$case, transactions" "$1" "$tps" tps
+	record "$case, xids" "$1" "$(calculate "$xids / $duration - $tps")" "xids/s beyond those of writers"
 }

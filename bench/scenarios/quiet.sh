@@ -8,6 +8,7 @@
 # worker wake up (context switches of any kind), WAL and xids meanwhile.
 
 variants=(none empty ectowatch ectowatch-none ectowatch-mute)
+cases=(on off)				# synchronous_commit
 
 prepare()
 {
@@ -24,7 +25,7 @@ counters()
 	query -F ' ' -c "SELECT pg_current_wal_insert_lsn() - '0/0', pg_snapshot_xmax(pg_current_snapshot())"
 }
 
-measure_case()				# VARIANT SYNCHRONOUS_COMMIT
+measure()					# VARIANT SYNCHRONOUS_COMMIT
 {
 	local case="16 clients, synchronous_commit $2" options="-c synchronous_commit=$2"
 	local wal xid wal_before xid_before
@@ -41,12 +42,6 @@ measure_case()				# VARIANT SYNCHRONOUS_COMMIT
 	record "$case" "$1" "$tps" tps
 	record "WAL, $case" "$1" "$(calculate "($wal - $wal_before) / $transactions")" "bytes/transaction"
 	record "xids, $case" "$1" "$(calculate "($xid - $xid_before - $transactions) / $duration")" "xids/s beyond those of writers"
-}
-
-measure()
-{
-	measure_case "$1" on
-	measure_case "$1" off
 }
 
 switches()					# PID

@@ -8,6 +8,16 @@
 
 variants=(none empty plpgsql tcn pgq ectowatch)
 
+# clients, synchronous_commit, and maybe a processor
+cases=()
+for clients in $tps_clients; do
+	cases+=("$clients on")
+done
+for clients in $tps_clients_off; do
+	cases+=("$clients off")
+done
+cases+=("1 off 0")
+
 prepare()
 {
 	local variant
@@ -17,7 +27,7 @@ prepare()
 	done
 }
 
-measure_case()				# VARIANT CLIENTS SYNCHRONOUS_COMMIT [PROCESSOR]
+measure()					# VARIANT CLIENTS SYNCHRONOUS_COMMIT [PROCESSOR]
 {
 	local case="$2 clients, synchronous_commit $3" pinned=${4:-} before=0 pid pinning
 
@@ -57,17 +67,4 @@ pin_backends()				# PROCESSOR
 		pid=$(query -c "SELECT max(pid) FROM pg_stat_activity WHERE application_name = 'writer'")
 	done
 	taskset -cp "$1" "$pid" >/dev/null
-}
-
-measure()
-{
-	local clients
-
-	for clients in $tps_clients; do
-		measure_case "$1" "$clients" on
-	done
-	for clients in $tps_clients_off; do
-		measure_case "$1" "$clients" off
-	done
-	measure_case "$1" 1 off 0
 }
