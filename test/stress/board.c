@@ -447,7 +447,10 @@ count_files(void)
 	return n;
 }
 
-/* Waits for one to end; dies with all if nothing happens any more. */
+/*
+ * Waits for one to end, or for who takes the place of a writer that was killed;
+ * false if something failed, or nothing happens any more.
+ */
 static bool
 wait_end(pid_t pid, pid_t *writer)
 {
@@ -460,7 +463,11 @@ wait_end(pid_t pid, pid_t *writer)
 
 		if (ended > 0 && ended == *writer && WIFEXITED(status) &&
 			WEXITSTATUS(status) == 2)
+		{
 			*writer = start(-1);
+			if (ended == pid)
+				pid = *writer;
+		}
 		else if (ended > 0 && (!WIFEXITED(status) || WEXITSTATUS(status) != 0))
 		{
 			if (shared->message[0] == '\0')
