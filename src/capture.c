@@ -132,28 +132,28 @@ render_old_values(RenderedRow *rendered, const WatcherPlan *watcher,
 	bool		any = all;
 	uint32		keys_len = 0;
 
-	for (int i = 0; i < watcher->ncolumns; i++)
+	for (int i = 0; i < watcher->parts.ncolumns; i++)
 	{
 		wanted[i] = message_column_differs(&watcher->columns[i],
 										   trigdata->tg_trigslot,
 										   trigdata->tg_newslot);
 		any = any || wanted[i];
-		key_differs = key_differs || (wanted[i] && i < watcher->nkeys);
+		key_differs = key_differs || (wanted[i] && i < watcher->parts.nkeys);
 	}
 	if (!any)
 		return;
-	for (int i = 0; i < watcher->ncolumns; i++)
+	for (int i = 0; i < watcher->parts.ncolumns; i++)
 	{
 		/* a key is told as a whole */
-		if (all || (key_differs && i < watcher->nkeys))
+		if (all || (key_differs && i < watcher->parts.nkeys))
 			wanted[i] = true;
 	}
 
 	initStringInfo(&rendered->old);
 	if (!message_append_values(&rendered->old, trigdata->tg_trigslot,
-							   watcher->columns, watcher->ncolumns,
+							   watcher->columns, watcher->parts.ncolumns,
 							   watcher->by_settings, wanted,
-							   watcher->nkeys, &keys_len))
+							   watcher->parts.nkeys, &keys_len))
 		rendered->flags |= CHANGE_OLD_CUT | (all ? CHANGE_PARTIAL : 0);
 	if (key_differs)
 		rendered->moved_len = keys_len;
@@ -195,7 +195,8 @@ rendered_begin(RenderedRow *rendered)
 static void
 rendered_end(RenderedRow *rendered)
 {
-	if (rendered->values.maxlen > SPARE_MAX_BYTES)
+	/* a call from within has left one already, or it is too much to keep */
+	if (spare.data != NULL || rendered->values.maxlen > SPARE_MAX_BYTES)
 	{
 		pfree(rendered->values.data);
 		return;
@@ -217,9 +218,9 @@ render_row(RenderedRow *rendered, const WatcherPlan *watcher, ChangeType type,
 	if (!message_append_values(&rendered->values,
 							   type == CHANGE_UPDATED ?
 							   trigdata->tg_newslot : trigdata->tg_trigslot,
-							   watcher->columns, watcher->ncolumns,
+							   watcher->columns, watcher->parts.ncolumns,
 							   watcher->by_settings, NULL,
-							   watcher->nkeys, &rendered->keys_len))
+							   watcher->parts.nkeys, &rendered->keys_len))
 		rendered->flags |= CHANGE_PARTIAL;
 	if (type == CHANGE_UPDATED)
 		render_old_values(rendered, watcher, trigdata);
@@ -459,7 +460,7 @@ ectowatch_capture(PG_FUNCTION_ARGS)
 	if (!plan->alone)
 		pending_expect_repeats();
 
-	/* the caller's context is emptied after each row */
+	/* beyond the row, nothing else is kept: the caller empties its context */
 	rendered_begin(&rendered);
 	for (int i = 0; i < plan->nwatchers; i++)
 	{

@@ -109,7 +109,7 @@ int			ectowatch_ring_size = 32 * 1024;
 /* How many subscriptions a database's sessions may have. */
 int			ectowatch_max_subscriptions = 8192;
 
-/* Memory for a transaction's changes, beyond which they go to a file. */
+/* Memory for a transaction's changes, and for what is known of its rows. */
 int			ectowatch_pending_memory = 16 * 1024;
 
 /* Disk for messages that listening sessions have not read, per database. */

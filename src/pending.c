@@ -5,8 +5,8 @@
  *
  * Changes are put into a store, one behind the other: into memory, and when
  * they are more than the queue carries, or than their share of
- * ectowatch.pending_memory, into a file.  A rolled back
- * subtransaction cuts the end off.
+ * ectowatch.pending_memory, into a file.  A rolled back subtransaction cuts the
+ * end off.
  *
  * Some are counted only, and summaries take their place when the transaction
  * ends (counts.c).
@@ -73,7 +73,7 @@ typedef struct Pending
 
 	Store		store;
 	uint32		nchanges;		/* in it */
-	uint64		former_spill_id;	/* of the store before summaries */
+	Store		former;			/* the store before summaries */
 	Counts		counts;
 
 	PendingLevel *levels;
@@ -124,6 +124,8 @@ pending_start(void)
 	MemoryContext old;
 
 	memset(&pending, 0, sizeof(pending));
+	pending.store.file = -1;
+	pending.former.file = -1;
 	pending.context = AllocSetContextCreate(TopTransactionContext,
 											"ectowatch pending",
 											ALLOCSET_DEFAULT_SIZES);
@@ -138,6 +140,7 @@ pending_start(void)
 static void
 pending_end(void)
 {
+	store_close(&pending.former);
 	store_close(&pending.store);
 	pending.context = NULL;
 }
@@ -191,6 +194,7 @@ pending_remember_rows(void)
 	if (pending.nlevels > 0)
 		(void) rows_mark(rows);
 	if (!pending_has_all_rows() ||
+		pending.nchanges > rows_room(pending_rows_memory()) ||
 		!store_walk(&pending.store, note_stored_row, rows))
 	{
 		rows_forget(rows);
@@ -408,18 +412,16 @@ static void
 pending_summarize(void)
 {
 	MemoryContext old = MemoryContextSwitchTo(pending.context);
-	Store		summary;
-	bool		done;
 
-	store_init(&summary, pending_buffer_limit());
+	/* should this fail, both files are known */
+	pending.former = pending.store;
+	store_init(&pending.store, pending_buffer_limit());
 	pending.nchanges = 0;
-	done = pending_walk(put_into_store, &summary);
+	if (!counts_walk(&pending.counts, &pending.former, put_into_store,
+					 &pending.store))
+		pending.store.failed = true;
 	MemoryContextSwitchTo(old);
-
-	store_close(&pending.store);
-	pending.former_spill_id = pending.store.spill_id;
-	pending.store = summary;
-	pending.store.failed = pending.store.failed || !done;
+	store_close(&pending.former);
 }
 
 /* --- subtransactions --- */
@@ -489,6 +491,9 @@ pending_reserve(Queue *queue, Batch *batch)
 		return true;
 	if (queue_is_overrun(queue))
 		return false;
+
+	/* while it naps, nobody else wakes it */
+	slot_wake_worker(pending.slot);
 
 	/* by a clock that nobody sets */
 	INSTR_TIME_SET_CURRENT(start);
@@ -682,8 +687,8 @@ pending_commit(void)
 	if (pending.store.spill_id != 0 &&
 		(pending.ticket == 0 || pending.store.spilled == 0))
 		spill_remove(pending.store.spill_id);
-	if (pending.former_spill_id != 0)
-		spill_remove(pending.former_spill_id);
+	if (pending.former.spill_id != 0)
+		spill_remove(pending.former.spill_id);
 	if (wake)
 		slot_wake_worker(pending.slot);
 	pending_end();
@@ -699,8 +704,8 @@ pending_abort(void)
 		wake = queue_abort(slot_queue(pending.slot), pending.ticket);
 	if (pending.store.spill_id != 0)
 		spill_remove(pending.store.spill_id);
-	if (pending.former_spill_id != 0)
-		spill_remove(pending.former_spill_id);
+	if (pending.former.spill_id != 0)
+		spill_remove(pending.former.spill_id);
 	if (wake)
 		slot_wake_worker(pending.slot);
 	pending_end();

@@ -179,7 +179,7 @@ column_number(TupleDesc desc, const char *name)
 static bool
 plan_has_column(const WatcherPlan *plan, AttrNumber attnum)
 {
-	for (int i = 0; i < plan->ncolumns; i++)
+	for (int i = 0; i < plan->parts.ncolumns; i++)
 	{
 		if (plan->columns[i].attnum == attnum)
 			return true;
@@ -199,7 +199,7 @@ plan_add_column(WatcherPlan *plan, TupleDesc desc, AttrNumber attnum)
 
 	if (plan_has_column(plan, attnum))
 		return;
-	for (int i = 0; plan->def->column_map != NIL && i < plan->ncolumns; i++)
+	for (int i = 0; plan->def->column_map != NIL && i < plan->parts.ncolumns; i++)
 	{
 		Form_pg_attribute other = TupleDescAttr(desc, plan->columns[i].attnum - 1);
 
@@ -216,7 +216,7 @@ plan_add_column(WatcherPlan *plan, TupleDesc desc, AttrNumber attnum)
 			return;
 		}
 	}
-	message_column_init(&plan->columns[plan->ncolumns++], desc, attnum, name);
+	message_column_init(&plan->columns[plan->parts.ncolumns++], desc, attnum, name);
 }
 
 /* The names of columns that are gone are no one's. */
@@ -333,7 +333,7 @@ plan_key_is_unique(const WatcherPlan *plan, Relation relation, Oid origin)
 			if (covered)
 			{
 				covered = false;
-				for (int k = 0; k < plan->nkeys; k++)
+				for (int k = 0; k < plan->parts.nkeys; k++)
 				{
 					if (plan->columns[k].attnum == attnum)
 						covered = true;
@@ -363,11 +363,11 @@ plan_watcher(WatcherPlan *plan, const WatcherDef *def, Relation relation,
 	watcher_change_parts(def, origin, origin_name, &plan->parts);
 	plan->columns = palloc0((n + 1) * sizeof(MessageColumn));
 	complete = plan_add_columns(plan, desc, def->key_columns);
-	plan->nkeys = plan->ncolumns;
+	plan->parts.nkeys = plan->parts.ncolumns;
 	complete = plan_add_columns(plan, desc, def->extra_columns) && complete;
 	plan->head = palloc0(sizeof(StoreHead));
 	origin_columns = palloc((n + 1) * sizeof(AttrNumber));
-	for (int i = 0; i < plan->ncolumns; i++)
+	for (int i = 0; i < plan->parts.ncolumns; i++)
 	{
 		int			attnum = plan->columns[i].attnum;
 
@@ -382,11 +382,9 @@ plan_watcher(WatcherPlan *plan, const WatcherDef *def, Relation relation,
 										 def->condition);
 
 	plan->parts.columns = origin_columns;
-	plan->parts.ncolumns = plan->ncolumns;
-	plan->parts.nkeys = plan->nkeys;
 	if (!complete)
 		plan->parts.flags |= CHANGE_PARTIAL;
-	for (int i = 0; i < plan->ncolumns; i++)
+	for (int i = 0; i < plan->parts.ncolumns; i++)
 	{
 		plan->last_attnum = Max(plan->last_attnum, plan->columns[i].attnum);
 		if (message_column_by_settings(&plan->columns[i]))
@@ -444,10 +442,11 @@ plan_is_alone(const TriggerDesc *triggers, Oid trigger, int event)
 static bool
 renders_alike(const WatcherPlan *a, const WatcherPlan *b)
 {
-	if (a->nkeys != b->nkeys || a->ncolumns != b->ncolumns ||
+	if (a->parts.nkeys != b->parts.nkeys ||
+		a->parts.ncolumns != b->parts.ncolumns ||
 		a->def->old_values != b->def->old_values)
 		return false;
-	for (int i = 0; i < a->ncolumns; i++)
+	for (int i = 0; i < a->parts.ncolumns; i++)
 	{
 		if (a->columns[i].attnum != b->columns[i].attnum ||
 			strcmp(a->columns[i].label, b->columns[i].label) != 0)

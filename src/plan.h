@@ -23,9 +23,7 @@ typedef struct WatcherPlan
 	const WatcherDef *def;
 	ChangeParts parts;			/* what is known of its changes, but for type */
 	bool		key_unique;
-	int			nkeys;			/* of columns[], the first ones */
-	int			ncolumns;
-	MessageColumn *columns;
+	MessageColumn *columns;		/* as many as parts says, the key first */
 	bool		by_settings;	/* some of them are */
 	int			group;			/* the same for those that render rows alike;
 								 * not 0 */

@@ -164,9 +164,9 @@ queue_max_inline(Size bytes)
 }
 
 /*
- * Reads what is about to be written.  Where this process has not touched the
- * memory yet, the kernel maps a page for a write, but some of its neighbours too
- * for a read, and each process comes to each page of the queue.
+ * Reads where it is about to write.  Where this process has not touched the
+ * memory yet, the kernel maps one page for a write, but its neighbours too for
+ * a read, and each process comes to each page of the queue.
  */
 static inline void
 queue_map(Queue *queue, QueueDesc *desc, uint64 start, uint64 len)

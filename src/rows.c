@@ -66,14 +66,20 @@ struct Rows
 	uint32		maxundo;
 };
 
+uint32
+rows_room(Size memory)
+{
+	/* simplehash has up to twice the entries; an undo belongs to each */
+	return (uint32) Min(memory / (2 * sizeof(Row) + sizeof(RowUndo)),
+						PG_INT32_MAX / 2);
+}
+
 Rows *
 rows_create(Size memory)
 {
 	Rows	   *rows = palloc0(sizeof(Rows));
 
-	/* simplehash has up to twice the entries; an undo belongs to each */
-	rows->limit = (uint32) Min(memory / (2 * sizeof(Row) + sizeof(RowUndo)),
-							   PG_INT32_MAX / 2);
+	rows->limit = rows_room(memory);
 	rows->context = CurrentMemoryContext;
 	rows->hash = rowhash_create(rows->context, 64, NULL);
 	return rows;

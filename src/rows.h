@@ -25,6 +25,9 @@ typedef struct RowVersion
 	bool		lasting;		/* no row: rows_begin_anew() leaves it alone */
 } RowVersion;
 
+/* How many rows are remembered in so many bytes. */
+extern uint32 rows_room(Size memory);
+
 /* In the current memory context, which it fills with about so many bytes. */
 extern Rows *rows_create(Size memory);
 

@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
 #include "utils/memutils.h"
 
 #include "spill.h"
@@ -40,21 +41,23 @@ store_spill(Store *store)
 {
 	if (store->spill_id == 0 && !store->failed)
 		store->spill_id = spill_create(&store->file);
-	if (store->spill_id == 0 ||
+	if (store->file < 0 ||
 		!spill_write(store->file, store->spilled, store->buffer, store->used))
 		store->failed = true;
 	store->spilled += store->used;
 	store->used = 0;
-	store->limit = Min(store->limit, PIECE_BYTES);
 }
 
 /* Room for a change behind the others. */
 static void *
 store_room(Store *store, Size size)
 {
+	Size		limit = store->limit;
 	void	   *room;
 
-	if (store->used > 0 && store->used + size > store->limit)
+	if (store->spilled > 0)
+		limit = Min(limit, PIECE_BYTES);
+	if (store->used > 0 && store->used + size > limit)
 		store_spill(store);
 	if (store->used + size > store->allocated)
 	{
@@ -157,26 +160,31 @@ store_walk_buffer(Store *store, ChangeCallback callback, void *arg)
 static bool
 store_walk_file(Store *store, ChangeCallback callback, void *arg)
 {
-	Size		room = PIECE_BYTES;
+	Size		room = Min(PIECE_BYTES, store->spilled);
 	char	   *piece = palloc(room);
 	uint64		read = 0;
 	bool		done = true;
 
-	while (read < store->spilled && done)
+	while (done && read < store->spilled)
 	{
 		Size		have = Min(room, store->spilled - read);
 		Size		at = 0;
 
+		CHECK_FOR_INTERRUPTS();
 		done = spill_read(store->file, read, piece, have);
 		while (done && at < have && have - at >= brief_size(piece + at))
 		{
 			callback(brief_whole(&store->briefs, piece + at), arg);
 			at += brief_size(piece + at);
 		}
+
+		/* a change that is longer than the piece */
 		if (done && at == 0)
 		{
 			room = brief_size(piece);
-			piece = repalloc_huge(piece, room);
+			done = room <= store->spilled - read;
+			if (done)
+				piece = repalloc_huge(piece, room);
 		}
 		read += at;
 	}
@@ -187,7 +195,7 @@ store_walk_file(Store *store, ChangeCallback callback, void *arg)
 bool
 store_walk(Store *store, ChangeCallback callback, void *arg)
 {
-	if (store->failed)
+	if (store->failed || (store->spilled > 0 && store->file < 0))
 		return false;
 	if (store->spilled > 0 && !store_walk_file(store, callback, arg))
 		return false;

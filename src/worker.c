@@ -49,7 +49,7 @@
 
 /*
  * From how many batches a millisecond on they are left to gather, and for how
- * long: the more there are, the less time the processors have for us.
+ * long at most: the more there are, the less time the processors have for us.
  */
 #define BUSY_PER_MS			4
 #define NAP_PER_MS			3	/* batches a millisecond, for each of the nap */
@@ -65,6 +65,7 @@ typedef struct Worker
 	Feed		feed;
 	TimestampTz notify_at;		/* not before that */
 	TimestampTz rested_at;		/* when it slept or napped last */
+	long		nap;			/* how long that was, in ms; 0: it slept */
 	bool		failed;			/* the last turn was given up */
 } Worker;
 
@@ -194,29 +195,30 @@ worker_sleep(Worker *worker, long wait)
 }
 
 /*
- * How long to nap, in milliseconds: 0, unless batches have come fast since it
- * slept or napped last.
+ * Whether batches have come fast since it slept or napped last.  A burst is not
+ * a load, so the first nap is short.
  */
-static long
-worker_nap_time(Worker *worker)
+static bool
+worker_is_busy(Worker *worker)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	double		per_ms = worker->feed.taken * 1000.0 /
 		Max(now - worker->rested_at, 1);
+	long		most = Max((long) Min(per_ms / NAP_PER_MS, NAP_MAX_MS),
+						   NAP_MIN_MS);
 
 	worker->rested_at = now;
 	worker->feed.taken = 0;
-	if (per_ms < BUSY_PER_MS)
-		return 0;
-	return Min(Max((long) (per_ms / NAP_PER_MS), NAP_MIN_MS), NAP_MAX_MS);
+	worker->nap = per_ms < BUSY_PER_MS ? 0 : Min(worker->nap + 1, most);
+	return worker->nap > 0;
 }
 
 /* Lets batches gather: no commit has to wake us. */
 static void
-worker_nap(long ms)
+worker_nap(Worker *worker)
 {
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 ms, PG_WAIT_EXTENSION);
+					 worker->nap, PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
 }
 
@@ -277,7 +279,6 @@ ectowatch_worker_main(Datum arg)
 	for (;;)
 	{
 		long		wait;
-		long		nap;
 
 		if (ProcDiePending)
 			proc_exit(0);		/* asked to: no need to be loud */
@@ -293,9 +294,8 @@ ectowatch_worker_main(Datum arg)
 		wait = worker_try_turn(&worker, context);
 		if (wait == 0)
 			continue;
-		nap = worker_nap_time(&worker);
-		if (nap > 0 && !worker.failed)
-			worker_nap(nap);
+		if (worker_is_busy(&worker) && !worker.failed)
+			worker_nap(&worker);
 		else
 			worker_sleep(&worker, wait);
 	}

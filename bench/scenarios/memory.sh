@@ -64,6 +64,8 @@ measure_queue()				# ROWS
 
 measure()
 {
+	# once is enough: this is no matter of time
+	[ "$round" = 1 ] || return 0
 	measure_sessions "$1"
 	[ "$1" = ectowatch ] || return 0
 	measure_queue 1

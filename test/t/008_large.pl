@@ -23,9 +23,11 @@ $node->safe_psql(
 	'postgres', q{
 	CREATE TABLE users (id int PRIMARY KEY, v int NOT NULL DEFAULT 0);
 	CREATE TABLE roles (id int PRIMARY KEY);
+	CREATE TABLE wide (id int PRIMARY KEY, t text);
 	CREATE TABLE done (id serial PRIMARY KEY);
 	SELECT ectowatch_watch('users', 'changed', extra_columns => '{v}');
 	SELECT ectowatch_watch('roles', 'inserted');
+	SELECT ectowatch_watch('wide', 'updated', extra_columns => '{t}');
 	SELECT ectowatch_watch('done', 'inserted')});
 my $tmp = $node->data_dir . '/base/pgsql_tmp';
 my ($listen, $start);
@@ -33,7 +35,7 @@ my ($listen, $start);
 sub begin
 {
 	$listen = start_listen($node, 'postgres', [],
-		qw(users_changed roles_inserted done_inserted));
+		qw(users_changed roles_inserted wide_updated done_inserted));
 	$start = $node->safe_psql('postgres', 'SELECT ectowatch_position()');
 	return;
 }
@@ -96,6 +98,28 @@ $session->query_safe(q{
 	UPDATE users SET v = v WHERE id IN (1, 15000, 30000);
 	COMMIT});
 came('repeated in a large transaction', 'users_changed updated' => 30000);
+
+begin();
+$session->query_safe(q{
+	BEGIN;
+	UPDATE users SET v = 3 WHERE id <= 30000;
+	SAVEPOINT a;
+	UPDATE users SET v = 4 WHERE id = 1;
+	ROLLBACK TO a;
+	UPDATE users SET v = v WHERE id IN (1, 30000);
+	COMMIT});
+came('repeated after a rollback', 'users_changed updated' => 30000);
+
+# one that is longer than a piece of the file
+$session->query_safe(q{
+	INSERT INTO wide VALUES (1, 'a'), (2, repeat('b', 400000)), (3, 'c')});
+begin();
+$session->query_safe(q{
+	BEGIN;
+	UPDATE wide SET t = t;
+	UPDATE wide SET t = t WHERE id <> 2;
+	COMMIT});
+came('repeated beside a long one', 'wide_updated updated' => 3);
 $session->query_safe("SET ectowatch.pending_memory = '64kB'");
 
 # ---------- savepoints
