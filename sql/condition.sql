@@ -362,6 +362,19 @@ SELECT values FROM ectowatch_pending();
 SELECT count(*) FROM users WHERE id >= 100;
 ROLLBACK;
 
+-- and keeps no memory from row to row
+CREATE TABLE copies (id int);
+SELECT ectowatch_watch('copies', 'inserted', key_columns => '{id}');
+CREATE OR REPLACE FUNCTION copied(integer) RETURNS integer LANGUAGE plpgsql AS
+$$BEGIN INSERT INTO copies VALUES ($1); RETURN $1; END$$;
+BEGIN;
+INSERT INTO users SELECT generate_series(1000, 2999);
+SELECT count(*) FROM ectowatch_pending();
+SELECT sum(used_bytes) < 100000 AS little FROM pg_backend_memory_contexts
+WHERE name = 'TopTransactionContext';
+ROLLBACK;
+DROP TABLE copies;
+
 --
 -- A cancelled statement ends
 --

@@ -241,6 +241,7 @@ is_deeply(
 		violations => 0,
 		'users_changed gap queue_full' => 0,
 		'roles_inserted gap queue_full' => 0,
+		'wide_updated gap queue_full' => 0,
 		'done_inserted gap queue_full' => 0,
 		'done_inserted inserted' => 1
 	},
