@@ -32,7 +32,7 @@ typedef struct Brief
 	char		rest[FLEXIBLE_ARRAY_MEMBER];	/* values, old, context */
 } Brief;
 
-/* What most changes do not have. */
+/* What a change has besides that has old values, shown or not, or a context. */
 typedef struct BriefMore
 {
 	uint32		old_len;

@@ -52,6 +52,15 @@ PG_FUNCTION_INFO_V1(ectowatch_capture);
 static Slot *capture_slot;
 
 /*
+ * The buffer for a row's values, from one row of a transaction to the next;
+ * none while it is in use.
+ */
+static StringInfoData spare;
+static LocalTransactionId spare_lxid;	/* whose memory it is in */
+
+#define SPARE_MAX_BYTES		(64 * 1024)
+
+/*
  * Whether a watcher hears what is written now: one that is not replicated
  * does not hear what replication writes, though the trigger may fire for it.
  */
@@ -168,40 +177,34 @@ render_old_values(RenderedRow *rendered, const WatcherPlan *watcher,
 }
 
 /*
- * The buffer for a row's values is kept for the next row of the transaction;
- * 'spare' is none while it is in use, for rendering may call this trigger again.
+ * Lends the buffer of the transaction's former row; a new one to calls from
+ * within rendering, which may run anybody's code.
  */
-static StringInfoData spare;
-static LocalTransactionId spare_lxid;	/* whose memory it is in */
-
-#define SPARE_MAX_BYTES		(64 * 1024)
-
 static void
-rendered_begin(RenderedRow *rendered)
+borrow_spare(StringInfo buffer)
 {
-	memset(rendered, 0, sizeof(*rendered));
 	if (spare.data != NULL && spare_lxid == MyProc->lxid)
-		rendered->values = spare;
+		*buffer = spare;
 	else
 	{
 		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
 
-		initStringInfo(&rendered->values);
+		initStringInfo(buffer);
 		MemoryContextSwitchTo(old);
 	}
 	spare.data = NULL;
 }
 
 static void
-rendered_end(RenderedRow *rendered)
+return_spare(StringInfo buffer)
 {
 	/* a call from within has left one already, or it is too much to keep */
-	if (spare.data != NULL || rendered->values.maxlen > SPARE_MAX_BYTES)
+	if (spare.data != NULL || buffer->maxlen > SPARE_MAX_BYTES)
 	{
-		pfree(rendered->values.data);
+		pfree(buffer->data);
 		return;
 	}
-	spare = rendered->values;
+	spare = *buffer;
 	spare_lxid = MyProc->lxid;
 }
 
@@ -209,8 +212,10 @@ static void
 render_row(RenderedRow *rendered, const WatcherPlan *watcher, ChangeType type,
 		   TriggerData *trigdata)
 {
-	rendered->flags = 0;
+	if (rendered->values.data == NULL)
+		borrow_spare(&rendered->values);
 	rendered->values.len = 0;
+	rendered->flags = 0;
 	rendered->old.data = NULL;
 	rendered->old.len = 0;
 	rendered->old_shown = 0;
@@ -460,8 +465,9 @@ ectowatch_capture(PG_FUNCTION_ARGS)
 	if (!plan->alone)
 		pending_expect_repeats();
 
-	/* beyond the row, nothing else is kept: the caller empties its context */
-	rendered_begin(&rendered);
+	/* but for a row's values, memory is the caller's, who empties it then */
+	rendered.group = 0;
+	rendered.values.data = NULL;
 	for (int i = 0; i < plan->nwatchers; i++)
 	{
 		const WatcherPlan *watcher = &plan->watchers[i];
@@ -482,6 +488,7 @@ ectowatch_capture(PG_FUNCTION_ARGS)
 		else
 			capture_truncate(&parts);
 	}
-	rendered_end(&rendered);
+	if (rendered.values.data != NULL)
+		return_spare(&rendered.values);
 	return PointerGetDatum(NULL);
 }

@@ -116,11 +116,7 @@ output_settings_fixed(void)
 static uint32
 message_max_values(void)
 {
-	static uint32 max = 0;
-
-	if (max == 0)
-		max = (change_max_size() - CONTEXT_MAX_SIZE) / 2 - 2048;
-	return max;
+	return (change_max_size() - CONTEXT_MAX_SIZE) / 2 - 2048;
 }
 
 /* Whether to_json() would use a cast, which is somebody's function. */

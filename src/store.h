@@ -25,7 +25,7 @@ typedef struct Store
 	char	   *buffer;
 	Size		used;
 	Size		allocated;
-	Size		limit;			/* of the buffer */
+	Size		limit;			/* of the buffer, before there is a file */
 	uint64		spilled;		/* bytes that are in the file */
 	uint64		spill_id;		/* 0: there is no file */
 	File		file;			/* below 0: it is closed */
@@ -79,7 +79,10 @@ extern void store_cut(Store *store, const StoreMark *mark);
 /* Moves all that is in the buffer to the file. */
 extern void store_spill(Store *store);
 
-/* Calls back for each change, in order.  False on an I/O error. */
+/*
+ * Calls back for each change, in order.  False on an I/O error, or if the file
+ * is closed.  Throws for want of memory, and if cancelled.
+ */
 typedef void (*ChangeCallback) (const Change *change, void *arg);
 extern bool store_walk(Store *store, ChangeCallback callback, void *arg);
 

@@ -11,7 +11,7 @@
  * The next commit wakes it, and what that has changed is sent at once.  To be
  * woken for each costs the committing backends a system call and a change of
  * processes each.  So where commits come fast, it naps for a moment instead,
- * during which nobody wakes it and batches gather.
+ * while batches gather and nobody wakes it but who finds the queue full.
  *
  * It may be ended at any CHECK_FOR_INTERRUPTS().  What is done is in shared
  * memory, so another worker goes on behind it: see feed.c for the ring; what
@@ -213,7 +213,7 @@ worker_is_busy(Worker *worker)
 	return worker->nap > 0;
 }
 
-/* Lets batches gather: no commit has to wake us. */
+/* Lets batches gather: no commit has to wake us, unless the queue is full. */
 static void
 worker_nap(Worker *worker)
 {

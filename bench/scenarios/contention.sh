@@ -3,11 +3,11 @@
 #
 # What a transaction costs beyond one with the empty trigger is found by
 # difference: processors * (1 / TPS - 1 / TPS of empty), as all processors are
-# busy.  That is all that happens on the machine: hand-over and worker.  "worker" is its part, from the processor time it
-# took.  "Queue alone" is hand-over without a server: see clients/queue_alone.c.
-# A profile of some of the backends (an ordinary user's perf may lock only
-# so much memory), if perf may make one, is kept beside the results, in
-# contention.profile.
+# busy.  That is all that happens on the machine: hand-over and worker.  "worker"
+# is its part, from the processor time it took.  "Queue alone" is hand-over
+# without a server: see clients/queue_alone.c.  A profile of some of the backends
+# (an ordinary user's perf may lock only so much memory), if perf may make one, is
+# kept beside the results, in contention.profile.
 
 variants=(none empty ectowatch ectowatch-none)
 settings=("$wait_for_room")
