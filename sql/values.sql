@@ -100,6 +100,47 @@ ROLLBACK;
 DROP TABLE moments;
 
 --
+-- Where a value lies in its row makes no difference: behind a column that was
+-- dropped, behind one that is null in this row, in a row that is older than the
+-- column, at any alignment
+--
+CREATE TABLE places (b boolean, id smallint PRIMARY KEY, gone integer, i8 bigint,
+    u uuid, f4 real, c "char", m macaddr, t text, d date);
+INSERT INTO places VALUES (true, 1, 0, 11, '00000000-0000-0000-0000-000000000001',
+    1.5, 'x', '08:00:2b:01:02:03', 'text', '2026-07-01');
+ALTER TABLE places DROP gone, ADD late integer DEFAULT 7, ADD later boolean;
+INSERT INTO places VALUES (NULL, 2, NULL, NULL, 2.5, NULL, NULL, 'second', NULL, 8, true),
+    (false, 3, 33, '00000000-0000-0000-0000-000000000003', 3.5, 'z',
+     '08:00:2b:01:02:05', repeat('long ', 100), '2026-07-03', 9, false);
+SELECT ectowatch_watch('places', 'changed', extra_columns => '{*}', old_values => true);
+SELECT ectowatch_watch('places', 'updated', 'places_moved', trigger_columns => '{i8,late}');
+CREATE VIEW misplaced AS
+    SELECT key, p.values->key AS got, to_jsonb(places)->key AS wanted
+    FROM ectowatch_pending() p JOIN places ON id = (p.values->>'id')::smallint,
+    LATERAL jsonb_object_keys(to_jsonb(places)) key
+    WHERE p.watcher = 'places_changed' AND (p.values->key) IS DISTINCT FROM (to_jsonb(places)->key);
+BEGIN;
+UPDATE places SET c = 'y';
+SELECT * FROM misplaced;
+SELECT old_values - 't' AS old_values FROM ectowatch_pending();
+ROLLBACK;
+BEGIN;
+UPDATE places SET i8 = i8, late = late + (id = 1)::integer;
+SELECT * FROM misplaced;
+SELECT watcher, values->'id' AS id FROM ectowatch_pending() WHERE watcher = 'places_moved';
+ROLLBACK;
+DROP TABLE places CASCADE;
+CREATE TABLE older (id integer PRIMARY KEY);
+INSERT INTO older VALUES (1);
+ALTER TABLE older ADD late integer DEFAULT 7;
+SELECT ectowatch_watch('older', 'deleted', extra_columns => '{late}');
+BEGIN;
+DELETE FROM older;
+SELECT values FROM ectowatch_pending();
+ROLLBACK;
+DROP TABLE older;
+
+--
 -- Characters: quotes, backslashes, control characters, other planes
 --
 CREATE TABLE texts (id integer PRIMARY KEY, "the ""text""" text, v varchar, c char(4));

@@ -246,10 +246,10 @@ capture_context(ChangeParts *parts, const WatcherDef *def)
 		parts->flags |= CHANGE_FOREIGN_JSON;
 }
 
-static void
+static inline void
 log_captured(const ChangeParts *parts)
 {
-	if (!ectowatch_debug && !(parts->flags & CHANGE_DEBUG))
+	if (likely(!ectowatch_debug && !(parts->flags & CHANGE_DEBUG)))
 		return;
 	ereport(LOG_SERVER_ONLY,
 			(errmsg("ectowatch: process %d captured for watcher \"%s\": %s %.*s",
@@ -274,6 +274,18 @@ capture_condition_holds(const WatcherPlan *watcher, TriggerData *trigdata,
 	return holds;
 }
 
+/*
+ * Takes apart what is needed of a row whose columns are not all at fixed
+ * places: all at once is cheaper than one by one.
+ */
+static inline void
+prepare_columns(const WatcherPlan *watcher, TupleTableSlot *row,
+				HeapTuple tuple)
+{
+	slot_getsomeattrs(row, HeapTupleHasNulls(tuple) ?
+					  watcher->last_attnum : watcher->last_varying);
+}
+
 /* Adds the change of one row for one watcher. */
 static void
 capture_row(const WatcherPlan *watcher, ChangeType type,
@@ -286,11 +298,10 @@ capture_row(const WatcherPlan *watcher, ChangeType type,
 	CommandId	command;
 	bool		late;
 
-	/* all at once, which is cheaper than one by one */
-	slot_getsomeattrs(trigdata->tg_trigslot, watcher->last_attnum);
+	prepare_columns(watcher, trigdata->tg_trigslot, tuple);
 	if (type == CHANGE_UPDATED)
 	{
-		slot_getsomeattrs(trigdata->tg_newslot, watcher->last_attnum);
+		prepare_columns(watcher, trigdata->tg_newslot, trigdata->tg_newtuple);
 		if (!update_matches(watcher, trigdata))
 			return;
 		tuple = trigdata->tg_newtuple;

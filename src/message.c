@@ -22,7 +22,9 @@
 #include <ctype.h>
 
 #include "access/detoast.h"
+#include "access/htup_details.h"
 #include "access/transam.h"
+#include "access/tupmacs.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_collation.h"
@@ -216,6 +218,32 @@ type_by_lc_monetary(Oid type)
 	return base == MONEYOID || get_element_type(base) == MONEYOID;
 }
 
+/*
+ * Where a column's value begins in each row that has no null; -1 if that
+ * differs from row to row.
+ */
+static int
+fixed_offset(TupleDesc desc, AttrNumber attnum)
+{
+	Form_pg_attribute att = TupleDescAttr(desc, attnum - 1);
+	int			offset = 0;
+
+	for (int i = 0; i < attnum - 1; i++)
+	{
+		Form_pg_attribute before = TupleDescAttr(desc, i);
+
+		if (before->attlen < 0)
+			return -1;
+		offset = att_align_nominal(offset, before->attalign) + before->attlen;
+	}
+
+	/* a short varlena is not aligned */
+	if (att->attlen < 0 &&
+		(int) att_align_nominal(offset, att->attalign) != offset)
+		return -1;
+	return att_align_nominal(offset, att->attalign);
+}
+
 void
 message_column_init(MessageColumn *column, TupleDesc desc, AttrNumber attnum,
 					const char *name)
@@ -228,6 +256,7 @@ message_column_init(MessageColumn *column, TupleDesc desc, AttrNumber attnum,
 	appendStringInfoChar(&label, ':');
 
 	column->attnum = attnum;
+	column->offset = fixed_offset(desc, attnum);
 	column->typlen = att->attlen;
 	column->typbyval = att->attbyval;
 	column->label = label.data;
@@ -250,6 +279,29 @@ message_column_init(MessageColumn *column, TupleDesc desc, AttrNumber attnum,
 												 COERCE_EXPLICIT_CALL),
 						   &column->to_json);
 	}
+}
+
+/*
+ * A value of a row; where its place is known, without looking at what lies
+ * before it.
+ */
+static inline Datum
+column_value(const MessageColumn *column, TupleTableSlot *row, bool *isnull)
+{
+	if (column->offset >= 0 &&
+		(TTS_IS_BUFFERTUPLE(row) || TTS_IS_HEAPTUPLE(row)))
+	{
+		HeapTuple	tuple = ((HeapTupleTableSlot *) row)->tuple;
+
+		if (tuple != NULL && !HeapTupleHasNulls(tuple) &&
+			HeapTupleHeaderGetNatts(tuple->t_data) >= column->attnum)
+		{
+			*isnull = false;
+			return fetch_att((char *) GETSTRUCT(tuple) + column->offset,
+							 column->typbyval, column->typlen);
+		}
+	}
+	return slot_getattr(row, column->attnum, isnull);
 }
 
 /*
@@ -507,7 +559,7 @@ append_columns(StringInfo out, TupleTableSlot *row,
 
 		if (wanted != NULL && !wanted[i])
 			continue;
-		value = slot_getattr(row, columns[i].attnum, &isnull);
+		value = column_value(&columns[i], row, &isnull);
 		if (out->len > start + 1)
 			put_char(out, ',');
 		put_bytes(out, columns[i].label, columns[i].label_len);
@@ -538,33 +590,36 @@ message_column_by_settings(const MessageColumn *column)
 	return column->kind == MESSAGE_JSON || column->kind == MESSAGE_GUARDED;
 }
 
+/* The same under fixed settings. */
+static bool
+append_columns_by_settings(StringInfo out, TupleTableSlot *row,
+						   MessageColumn *columns, int ncolumns,
+						   const bool *wanted, int nkeys, uint32 *keys_len)
+{
+	OutputSettings saved = output_settings_get();
+	volatile bool complete = false;
+
+	output_settings_set(output_settings_fixed());
+	PG_TRY();
+	{
+		complete = append_columns(out, row, columns, ncolumns, wanted, nkeys,
+								  keys_len);
+	}
+	PG_FINALLY();
+	{
+		output_settings_set(&saved);
+	}
+	PG_END_TRY();
+	return complete;
+}
+
 bool
 message_append_values(StringInfo out, TupleTableSlot *row,
 					  MessageColumn *columns, int ncolumns, bool by_settings,
 					  const bool *wanted, int nkeys, uint32 *keys_len)
 {
-	volatile bool complete = false;
-
-	if (!by_settings)
-		return append_columns(out, row, columns, ncolumns, wanted, nkeys,
-							  keys_len);
-
-	{
-		OutputSettings saved = output_settings_get();
-
-		output_settings_set(output_settings_fixed());
-		PG_TRY();
-		{
-			complete = append_columns(out, row, columns, ncolumns, wanted,
-									  nkeys, keys_len);
-		}
-		PG_FINALLY();
-		{
-			output_settings_set(&saved);
-		}
-		PG_END_TRY();
-	}
-	return complete;
+	return (by_settings ? append_columns_by_settings : append_columns)
+		(out, row, columns, ncolumns, wanted, nkeys, keys_len);
 }
 
 bool
@@ -573,8 +628,8 @@ message_column_differs(const MessageColumn *column,
 {
 	bool		anull;
 	bool		bnull;
-	Datum		avalue = slot_getattr(a, column->attnum, &anull);
-	Datum		bvalue = slot_getattr(b, column->attnum, &bnull);
+	Datum		avalue = column_value(column, a, &anull);
+	Datum		bvalue = column_value(column, b, &bnull);
 
 	if (anull || bnull)
 		return anull != bnull;

@@ -32,6 +32,7 @@ typedef enum MessageKind
 typedef struct MessageColumn
 {
 	AttrNumber	attnum;
+	int			offset;			/* in rows without nulls; -1: not always there */
 	int16		typlen;
 	bool		typbyval;
 	MessageKind kind;

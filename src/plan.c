@@ -348,6 +348,14 @@ plan_key_is_unique(const WatcherPlan *plan, Relation relation, Oid origin)
 }
 
 static void
+plan_needs(WatcherPlan *plan, const MessageColumn *column)
+{
+	plan->last_attnum = Max(plan->last_attnum, column->attnum);
+	if (column->offset < 0)
+		plan->last_varying = Max(plan->last_varying, column->attnum);
+}
+
+static void
 plan_watcher(WatcherPlan *plan, const WatcherDef *def, Relation relation,
 			 Oid origin, const char *origin_name, int event)
 {
@@ -386,7 +394,7 @@ plan_watcher(WatcherPlan *plan, const WatcherDef *def, Relation relation,
 		plan->parts.flags |= CHANGE_PARTIAL;
 	for (int i = 0; i < plan->parts.ncolumns; i++)
 	{
-		plan->last_attnum = Max(plan->last_attnum, plan->columns[i].attnum);
+		plan_needs(plan, &plan->columns[i]);
 		if (message_column_by_settings(&plan->columns[i]))
 			plan->by_settings = true;
 		if (plan->columns[i].foreign_json)
@@ -394,7 +402,7 @@ plan_watcher(WatcherPlan *plan, const WatcherDef *def, Relation relation,
 	}
 
 	for (int i = 0; i < plan->ntriggers; i++)
-		plan->last_attnum = Max(plan->last_attnum, plan->triggers[i].attnum);
+		plan_needs(plan, &plan->triggers[i]);
 
 	if (!complete)
 		ereport(WARNING,
@@ -520,8 +528,9 @@ plans_purge(void)
 	plans_limit = Max(256, 2 * hash_get_num_entries(plans));
 }
 
-const TriggerPlan *
-plan_of_trigger(Relation relation, Oid trigger, int event)
+/* The one that was asked for before the last, or never yet, or is outdated. */
+static const TriggerPlan *
+plan_look_up(Relation relation, Oid trigger, int event)
 {
 	CachedPlanKey key = {trigger, event};
 	CachedPlan *entry;
@@ -530,9 +539,6 @@ plan_of_trigger(Relation relation, Oid trigger, int event)
 	TriggerPlan *plan;
 	bool		found;
 
-	if (last_plan != NULL && last_plan->valid &&
-		last_plan->key.trigger == trigger && last_plan->key.event == event)
-		return last_plan->plan;
 	if (plans == NULL)
 		cache_start();
 	if (hash_get_num_entries(plans) >= plans_limit)
@@ -575,6 +581,16 @@ plan_of_trigger(Relation relation, Oid trigger, int event)
 	entry->context = context;
 	entry->plan = plan;
 	return plan;
+}
+
+const TriggerPlan *
+plan_of_trigger(Relation relation, Oid trigger, int event)
+{
+	if (likely(last_plan != NULL && last_plan->valid &&
+			   last_plan->key.trigger == trigger &&
+			   last_plan->key.event == event))
+		return last_plan->plan;
+	return plan_look_up(relation, trigger, event);
 }
 
 /* Who changes the registry invalidates the watched relation. */

@@ -30,6 +30,7 @@ typedef struct WatcherPlan
 	int			ntriggers;
 	MessageColumn *triggers;	/* columns of which one must differ */
 	AttrNumber	last_attnum;	/* the highest of all these columns */
+	AttrNumber	last_varying;	/* of those that have no fixed place */
 	Condition  *condition;		/* or NULL */
 	StoreHead  *head;			/* of this transaction's changes by this plan */
 } WatcherPlan;
