@@ -40,10 +40,8 @@ brief_needs(const ChangeParts *parts)
 }
 
 void
-brief_write(Brief *brief, uint32 head, const ChangeParts *parts)
+brief_write(Brief *brief, Size size, uint32 head, const ChangeParts *parts)
 {
-	Size		bytes = brief_bytes(parts);
-	Size		size = MAXALIGN(bytes);
 	char	   *rest = brief->rest;
 
 	/* the padding too: it may be written to a file */
@@ -51,7 +49,7 @@ brief_write(Brief *brief, uint32 head, const ChangeParts *parts)
 	brief->size = size | BRIEF_MARK;
 	brief->head = head;
 	brief->flags = parts->flags;
-	brief->padding = size - bytes;
+	brief->padding = size - brief_bytes(parts);
 	brief->more = needs_more(parts);
 	brief->keys_len = parts->keys_len;
 	if (brief->more)

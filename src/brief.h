@@ -43,9 +43,10 @@ typedef struct BriefMore
 /* The bytes that a change takes in a batch, be it whole or brief. */
 #define brief_size(at)		(*(const uint32 *) (at) & ~(uint32) BRIEF_MARK)
 
-/* What a change takes in brief, and writing it there. */
+/* The bytes that a change takes in brief, and writing it there. */
 extern Size brief_needs(const ChangeParts *parts);
-extern void brief_write(Brief *brief, uint32 head, const ChangeParts *parts);
+extern void brief_write(Brief *brief, Size size, uint32 head,
+						const ChangeParts *parts);
 
 /* The heads of one batch, and room for one change. */
 typedef struct BriefReader

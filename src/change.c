@@ -29,54 +29,68 @@ change_max_size(void)
 	return (uint32) Min(part, CHANGE_MAX_SIZE);
 }
 
+static const char *
+relation_of(const ChangeParts *parts)
+{
+	return parts->relation_name ? parts->relation_name : "";
+}
+
+Size
+change_needs(const ChangeParts *parts)
+{
+	return MAXALIGN(offsetof(Change, columns) +
+					parts->ncolumns * sizeof(AttrNumber) +
+					strlen(parts->name) + strlen(relation_of(parts)) +
+					(parts->values ? parts->values_len : strlen("{}")) +
+					(parts->old ? parts->old_len : 0) +
+					(parts->context ? parts->context_len : 0));
+}
+
+void
+change_write(Change *change, Size size, const ChangeParts *parts)
+{
+	/* the padding too: the bytes are compared and written to files */
+	memset((char *) change + size - MAXIMUM_ALIGNOF, 0, MAXIMUM_ALIGNOF);
+	memset(change, 0, offsetof(Change, columns));
+	change->size = size;
+	change->watcher = parts->watcher;
+	change->relation = parts->relation;
+	change->type = parts->type;
+	change->delivery = parts->delivery;
+	change->flags = parts->flags;
+	change->ncolumns = parts->ncolumns;
+	change->nkeys = parts->nkeys;
+	change->name_len = strlen(parts->name);
+	change->relation_len = strlen(relation_of(parts));
+	change->values_len = parts->values ? parts->values_len : strlen("{}");
+	change->keys_len = parts->values ? parts->keys_len : 1;
+	change->old_len = parts->old ? parts->old_len : 0;
+	change->old_shown = parts->old ? parts->old_shown : 0;
+	change->context_len = parts->context ? parts->context_len : 0;
+	change->throttle = parts->throttle;
+	change->count = parts->count;
+	Assert(change->name_len < NAMEDATALEN);
+
+	if (change->ncolumns > 0)
+		memcpy(change->columns, parts->columns,
+			   change->ncolumns * sizeof(AttrNumber));
+	memcpy(change_name(change), parts->name, change->name_len);
+	memcpy(change_relation(change), relation_of(parts), change->relation_len);
+	memcpy(change_values(change), parts->values ? parts->values : "{}",
+		   change->values_len);
+	if (change->old_len > 0)
+		memcpy(change_old(change), parts->old, change->old_len);
+	if (change->context_len > 0)
+		memcpy(change_context(change), parts->context, change->context_len);
+}
+
 Change *
 change_make(const ChangeParts *parts)
 {
-	const char *relation = parts->relation_name ? parts->relation_name : "";
-	const char *values = parts->values ? parts->values : "{}";
-	Change		head;
-	Change	   *change;
-	Size		size;
+	Size		size = change_needs(parts);
+	Change	   *change = palloc(size);
 
-	memset(&head, 0, sizeof(head));
-	head.watcher = parts->watcher;
-	head.relation = parts->relation;
-	head.type = parts->type;
-	head.delivery = parts->delivery;
-	head.flags = parts->flags;
-	head.ncolumns = parts->ncolumns;
-	head.nkeys = parts->nkeys;
-	head.name_len = strlen(parts->name);
-	head.relation_len = strlen(relation);
-	head.values_len = parts->values ? parts->values_len : 2;
-	head.keys_len = parts->values ? parts->keys_len : 1;
-	head.old_len = parts->old ? parts->old_len : 0;
-	head.old_shown = parts->old ? parts->old_shown : 0;
-	head.context_len = parts->context ? parts->context_len : 0;
-	head.throttle = parts->throttle;
-	head.count = parts->count;
-	Assert(head.name_len < NAMEDATALEN);
-
-	size = MAXALIGN(offsetof(Change, columns) +
-					head.ncolumns * sizeof(AttrNumber) +
-					head.name_len + head.relation_len +
-					head.values_len + head.old_len + head.context_len);
-	head.size = size;
-	change = palloc(size);
-
-	/* the padding too: the bytes are compared and written to files */
-	memset((char *) change + size - MAXIMUM_ALIGNOF, 0, MAXIMUM_ALIGNOF);
-	memcpy(change, &head, offsetof(Change, columns));
-	if (head.ncolumns > 0)
-		memcpy(change->columns, parts->columns,
-			   head.ncolumns * sizeof(AttrNumber));
-	memcpy(change_name(change), parts->name, head.name_len);
-	memcpy(change_relation(change), relation, head.relation_len);
-	memcpy(change_values(change), values, head.values_len);
-	if (head.old_len > 0)
-		memcpy(change_old(change), parts->old, head.old_len);
-	if (head.context_len > 0)
-		memcpy(change_context(change), parts->context, head.context_len);
+	change_write(change, size, parts);
 	return change;
 }
 

@@ -132,6 +132,10 @@ typedef struct ChangeParts
 	uint32		count;
 } ChangeParts;
 
+/* The bytes that a change takes, and writing it there. */
+extern Size change_needs(const ChangeParts *parts);
+extern void change_write(Change *change, Size size, const ChangeParts *parts);
+
 /*
  * Builds a change in memory of the current context.  Fails only for want of
  * memory.

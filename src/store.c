@@ -110,18 +110,19 @@ void
 store_add_brief(Store *store, const ChangeParts *parts, StoreHead *head)
 {
 	Change	   *change;
+	Size		size;
 
 	if (store_has_head(store, head))
 	{
-		brief_write(store_room(store, brief_needs(parts)), head->number, parts);
+		size = brief_needs(parts);
+		brief_write(store_room(store, size), size, head->number, parts);
 		return;
 	}
-	change = change_make(parts);
+	size = change_needs(parts);
+	change = store_room(store, size);
+	change_write(change, size, parts);
 	change->flags |= CHANGE_HEAD;
-
-	/* should there be no room for it, the rollback cuts the head off */
 	store_add_head(store, change, head);
-	store_add(store, change);
 }
 
 StoreMark
