@@ -168,7 +168,7 @@ ectowatch_define_settings(void)
 							"Sets the shared memory, per database, for changes on their way to the worker.",
 							NULL,
 							&ectowatch_queue_size,
-							8 * 1024, 64, INT_MAX / 2, PGC_POSTMASTER,
+							8 * 1024, 64, MAX_KILOBYTES / 2, PGC_POSTMASTER,
 							GUC_UNIT_KB,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("ectowatch.queue_timeout",
@@ -181,7 +181,7 @@ ectowatch_define_settings(void)
 							"Sets the shared memory, per database, for the newest changes.",
 							"What no longer fits can no longer be read.",
 							&ectowatch_ring_size,
-							32 * 1024, 1024, INT_MAX / 2, PGC_POSTMASTER,
+							32 * 1024, 1024, MAX_KILOBYTES / 2, PGC_POSTMASTER,
 							GUC_UNIT_KB,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("ectowatch.max_subscriptions",

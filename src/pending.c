@@ -69,7 +69,7 @@ typedef struct PendingLevel
 
 typedef struct Pending
 {
-	MemoryContext context;		/* of all below; goes with the transaction */
+	MemoryContext context;		/* of all below */
 
 	Store		store;
 	uint32		nchanges;		/* in it */
@@ -98,6 +98,9 @@ typedef struct Pending
 /* context is NULL, and nothing else counts, when nothing is pending */
 static Pending pending;
 
+/* It is emptied at the end of each transaction. */
+static MemoryContext pending_context;
+
 /* Of pending_memory, three quarters are the changes', one the rows'. */
 static Size
 pending_changes_memory(void)
@@ -123,12 +126,14 @@ pending_start(void)
 {
 	MemoryContext old;
 
+	if (pending_context == NULL)
+		pending_context = AllocSetContextCreate(TopMemoryContext,
+												"ectowatch pending",
+												ALLOCSET_DEFAULT_SIZES);
 	memset(&pending, 0, sizeof(pending));
 	pending.store.file = -1;
 	pending.former.file = -1;
-	pending.context = AllocSetContextCreate(TopTransactionContext,
-											"ectowatch pending",
-											ALLOCSET_DEFAULT_SIZES);
+	pending.context = pending_context;
 	old = MemoryContextSwitchTo(pending.context);
 	store_init(&pending.store, pending_buffer_limit());
 	counts_init(&pending.counts);
@@ -136,13 +141,13 @@ pending_start(void)
 	MemoryContextSwitchTo(old);
 }
 
-/* The memory goes with the transaction. */
 static void
 pending_end(void)
 {
 	store_close(&pending.former);
 	store_close(&pending.store);
 	pending.context = NULL;
+	MemoryContextReset(pending_context);
 }
 
 /* --- rows --- */

@@ -134,7 +134,7 @@ slot_nbatches(void)
 static Size
 slot_queue_bytes(void)
 {
-	return MAXALIGN(mul_size(ectowatch_queue_size, 1024));
+	return (Size) ectowatch_queue_size * 1024;
 }
 
 Size
@@ -146,7 +146,7 @@ slot_max_inline(void)
 static Size
 slot_ring_bytes(void)
 {
-	Size		bytes = mul_size(ectowatch_ring_size, 1024);
+	Size		bytes = (Size) ectowatch_ring_size * 1024;
 
 	return bytes - bytes % RING_CHUNK_SIZE;
 }
