@@ -2,13 +2,13 @@
 #	What the scenarios are made of.  Sourced by bench/run.
 #
 # A scenario is a file in bench/scenarios.  It sets "variants", the names of what
-# is compared, maybe "cases", each some words that say what is measured of all
-# variants before the next one, and maybe "settings", lines of postgresql.conf; and
-# it defines
+# is compared, maybe "groups" of them, each some that are measured at once, maybe
+# "cases", each some words that say what is measured of all variants before the
+# next one, and maybe "settings", lines of postgresql.conf; and it defines
 #
 #	prepare				once, in a new cluster: creates tables
 #	measure VARIANT [WORD...]
-#						one case of one variant; calls record
+#						one case of one variant, or of a group; calls record
 #
 # and maybe "before_round" and "after_round", called around the measurements of
 # each round, and "finish", at the end.
@@ -180,12 +180,101 @@ run_pgbench()				# CLIENTS SCRIPT [OPTION...]
 	transactions=$(sed -n 's/^number of transactions actually processed: \([0-9]*\).*/\1/p' "$output")
 }
 
-# Updates of single rows of a variant's table by CLIENTS sessions, heard by one.
+update_script()				# VARIANT
+{
+	printf '%s\n' "\\set id random(1, $rows)" "UPDATE $(table "$1") SET n = n + 1 WHERE id = :id;"
+}
+
+# Updates of single rows of a variant's table by CLIENTS sessions.
 update_rows()				# VARIANT CLIENTS
 {
-	printf '%s\n' "\\set id random(1, $rows)" \
-		"UPDATE $(table "$1") SET n = n + 1 WHERE id = :id;" >"$scratch/tmp/update.sql"
+	update_script "$1" >"$scratch/tmp/update.sql"
 	run_pgbench "$2" "$scratch/tmp/update.sql"
+}
+
+# Waits until all sessions of a client are there.  pgbench's first one only looks
+# around.
+await_sessions()			# APPLICATION_NAME SESSIONS PID
+{
+	until [ "$(query -c "SELECT count(*) FROM pg_stat_activity WHERE application_name = '$1'")" = "$2" ]; do
+		kill -0 "$3" 2>/dev/null || die "$scenario: $1 ended"
+		sleep 0.02
+	done
+}
+
+rows_updated()				# VARIANT
+{
+	query -c "SELECT sum(n) FROM $(table "$1")"
+}
+
+# Lets processes run in turns of 0.1 s, each for the time of this run, in an order
+# that changes; sets "ran", how many seconds each had.
+take_turns()				# PID...
+{
+	local turn i start pids=("$@") order
+
+	ran=()
+	for ((turn = 0; turn < 10 * duration; turn++)); do
+		mapfile -t order < <(shuf -i 0-$(($# - 1)))
+		for i in "${order[@]}"; do
+			start=$EPOCHREALTIME
+			kill -CONT "${pids[i]}"
+			sleep 0.1
+			kill -STOP "${pids[i]}"
+			ran[i]=$(calculate "${ran[i]:-0} + $EPOCHREALTIME - $start")
+		done
+	done
+}
+
+# The same as update_rows for some variants, which differ by a few percent: their
+# sessions are all there, and one variant's at a time have work.  So what else goes
+# on in the machine, which changes by the second, hits all alike.  Sets "tps_of" and
+# "transactions_of" each variant, of which the latter has some more.
+declare -A tps_of transactions_of
+update_rows_in_turns()		# VARIANTS CLIENTS
+{
+	local variant pids=() before=() i=0 output=$scratch/tmp/pgbench
+	local threads=$(($2 < processors ? $2 : processors))
+
+	for variant in $1; do
+		update_script "$variant" >"$scratch/tmp/update.$variant.sql"
+		PGAPPNAME=writer-$variant ${pinned:+taskset -c "$pinned"} pgbench -n -M prepared \
+			-c "$2" -j "$threads" -T "$patience" -f "$scratch/tmp/update.$variant.sql" >"$output.$variant" 2>&1 &
+		pids+=($!)
+		await_sessions "writer-$variant" "$2" $!
+		kill -STOP $!
+	done
+	[ -z "${pinned:-}" ] || pin_sessions "$pinned"
+	# what has begun ends
+	sleep 0.2
+	for variant in $1; do
+		before+=("$(rows_updated "$variant")")
+	done
+	take_turns "${pids[@]}"
+	sleep 0.2
+	for variant in $1; do
+		tps_of[$variant]=$(calculate "($(rows_updated "$variant") - ${before[i]}) / ${ran[i]}")
+		i=$((i + 1))
+	done
+	# SIGALRM tells pgbench that its time is over
+	kill -ALRM "${pids[@]}"
+	kill -CONT "${pids[@]}"
+	i=0
+	for variant in $1; do
+		wait "${pids[i]}" || { cat "$output.$variant"; die "pgbench failed"; }
+		transactions_of[$variant]=$(sed -n 's/^number of transactions actually processed: \([0-9]*\).*/\1/p' "$output.$variant")
+		i=$((i + 1))
+	done
+}
+
+# A backend runs where the server may: pin it by the program it serves.
+pin_sessions()				# PROCESSOR
+{
+	local pid
+
+	for pid in $(query -c "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'writer-%'"); do
+		taskset -cp "$1" "$pid" >/dev/null
+	done
 }
 
 # ----- what it costs otherwise -----

@@ -4,14 +4,14 @@
 # What a transaction costs beyond one with the empty trigger is found by
 # difference: processors * (1 / TPS - 1 / TPS of empty), as all processors are
 # busy.  That is all that happens on the machine: hand-over and worker.  "worker"
-# is its part, from the processor time it took.  "Queue alone" is hand-over
-# without a server: see clients/queue_alone.c.  A profile of some of the backends
-# (an ordinary user's perf may lock only so much memory), if perf may make one, is
-# kept beside the results, in contention.profile.
+# is its part, from the processor time that it took for both variants.  "Queue
+# alone" is hand-over without a server: see clients/queue_alone.c.  A profile of some
+# of the backends (an ordinary user's perf may lock only so much memory), if perf may
+# make one, is kept beside the results, in contention.profile.
 
 variants=(none empty ectowatch ectowatch-none)
-settings=("$wait_for_room")
-declare -A tps_of
+groups=("${variants[*]}")
+settings=("max_connections = 300" "$wait_for_room")
 
 prepare()
 {
@@ -22,24 +22,24 @@ prepare()
 	done
 }
 
-measure()
+measure()					# VARIANTS
 {
-	local case="64 clients, unlogged" pid before
+	local case="64 clients, unlogged" variant pid before changes
 
-	settle "$1"
+	for variant in $1; do
+		settle "$variant"
+	done
 	pid=$(worker_pid)
 	start_counting
 	before=$(processor_seconds "$pid")
-	PGOPTIONS="-c synchronous_commit=off" update_rows "$1" 64
-	tps_of[$1]=$tps
-	record "$case" "$1" "$tps" tps
-	case $1 in
-		ectowatch*)
-			end_counting "$transactions"
-			record "worker, $case" "$1" \
-				"$(calculate "($(processor_seconds "$pid") - $before) / $transactions * 1e6")" "µs of a processor per transaction"
-			;;
-	esac
+	PGOPTIONS="-c synchronous_commit=off" update_rows_in_turns "$1" 64
+	for variant in $1; do
+		record "$case" "$variant" "${tps_of[$variant]}" tps
+	done
+	changes=$((${transactions_of[ectowatch]} + ${transactions_of[ectowatch-none]}))
+	end_counting "$changes"
+	record "worker, $case" ectowatch \
+		"$(calculate "($(processor_seconds "$pid") - $before) / $changes * 1e6")" "µs of a processor per transaction"
 }
 
 after_round()

@@ -9,6 +9,7 @@
 # by the server.
 
 variants=(none plpgsql tcn ectowatch ectowatch-doorbell)
+groups=("none ectowatch" plpgsql tcn ectowatch-doorbell)
 settings=("max_connections = 1100")
 
 prepare()
@@ -20,8 +21,8 @@ prepare()
 	done
 }
 
-# The sessions stay while all variants are measured, so each variant is measured
-# under the same ones, and the order of variants changes within this.
+# The sessions stay while all variants are measured, so each is measured under the
+# same ones, and the order changes within this.
 before_round()
 {
 	idle_case "100 listeners" 100 "LISTEN idle_%d"
@@ -32,22 +33,26 @@ before_round()
 
 idle_case()					# CASE SESSIONS STATEMENT
 {
-	local i variant idlers n=${#variants[@]}
+	local i group variant idlers n=${#groups[@]}
 
 	start_client "$scratch/tmp/idle" "$clients_dir/hear" --sessions "$2" "" "$3"
 	idlers=$started
 	for ((i = 0; i < n; i++)); do
-		variant=${variants[(i + round) % n]}
-		settle "$variant"
+		group=${groups[(i + round) % n]}
+		for variant in $group; do
+			settle "$variant"
+		done
 		start_counting
 		start_listening "$variant"
-		update_rows "$variant" 16
-		record "$1" "$variant" "$tps" tps
+		update_rows_in_turns "$group" 16
+		for variant in $group; do
+			record "$1" "$variant" "${tps_of[$variant]}" tps
+		done
 		if [ "$variant" = ectowatch-doorbell ]; then
-			end_counting "$transactions"
+			end_counting "${transactions_of[$variant]}"
 			stop_client "$listener"
 		else
-			end_listening "$variant" "$transactions"
+			end_listening "$variant" "${transactions_of[$variant]}"
 		fi
 	done
 	stop_client "$idlers"

@@ -8,6 +8,10 @@
 
 variants=(none empty plpgsql tcn pgq ectowatch)
 
+# of those in a group one has a listener: a NOTIFY wakes all that there are
+groups=("none empty ectowatch" plpgsql tcn pgq)
+settings=("max_connections = 300")
+
 # clients, synchronous_commit, and maybe a processor
 cases=()
 for clients in $tps_clients; do
@@ -27,44 +31,26 @@ prepare()
 	done
 }
 
-measure()					# VARIANT CLIENTS SYNCHRONOUS_COMMIT [PROCESSOR]
+measure()					# VARIANTS CLIENTS SYNCHRONOUS_COMMIT [PROCESSOR]
 {
-	local case="$2 clients, synchronous_commit $3" pinned=${4:-} before=0 pid pinning
+	local case="$2 clients, synchronous_commit $3" pinned=${4:-} variant pid before
 
 	[ "$2" != 1 ] || case="1 client, synchronous_commit $3"
 	[ -z "$pinned" ] || case="1 client on one processor, synchronous_commit $3"
-	settle "$1"
-	start_listening "$1"
-	if [ "$1" = ectowatch ]; then
-		pid=$(worker_pid)
-		before=$(processor_seconds "$pid")
-	fi
-	# a backend runs where the server may: pin it by the program it serves
-	if [ -n "$pinned" ]; then
-		pin_backends "$pinned" &
-		pinning=$!
-	fi
-	PGAPPNAME=writer PGOPTIONS="-c synchronous_commit=$3" update_rows "$1" "$2"
-	if [ -n "$pinned" ]; then
-		wait "$pinning" || die "could not pin the backend"
-	fi
-	record "$case" "$1" "$tps" tps
-	if [ "$1" = ectowatch ]; then
-		record "worker, $case" "$1" \
-			"$(calculate "100 * ($(processor_seconds "$pid") - $before) / $duration")" "% of a processor"
-	fi
-	end_listening "$1" "$transactions"
-}
-
-# pgbench's first connection only looks around: wait for one that stays.
-pin_backends()				# PROCESSOR
-{
-	local pid=- last=
-
-	until [ -n "$pid" ] && [ "$pid" = "$last" ]; do
-		last=$pid
-		sleep 0.05
-		pid=$(query -c "SELECT max(pid) FROM pg_stat_activity WHERE application_name = 'writer'")
+	for variant in $1; do
+		settle "$variant"
 	done
-	taskset -cp "$1" "$pid" >/dev/null
+	# the last of a group
+	start_listening "$variant"
+	pid=$(worker_pid)
+	before=$(processor_seconds "$pid")
+	PGOPTIONS="-c synchronous_commit=$3" update_rows_in_turns "$1" "$2"
+	for variant in $1; do
+		record "$case" "$variant" "${tps_of[$variant]}" tps
+	done
+	if [ "$variant" = ectowatch ]; then
+		record "worker, $case" "$variant" \
+			"$(calculate "100 * ($(processor_seconds "$pid") - $before) * ${tps_of[$variant]} / ${transactions_of[$variant]}")" "% of a processor"
+	fi
+	end_listening "$variant" "${transactions_of[$variant]}"
 }
