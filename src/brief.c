@@ -12,6 +12,7 @@
 #include "utils/memutils.h"
 
 #include "brief.h"
+#include "spill.h"
 
 static bool
 is_brief(const void *at)
@@ -67,6 +68,86 @@ brief_write(Brief *brief, Size size, uint32 head, const ChangeParts *parts)
 	if (parts->context_len > 0)
 		memcpy(rest, parts->context, parts->context_len);
 }
+
+/* --- places --- */
+
+void
+brief_places_in_memory(BriefPlaces *places, const char *batch, Size len)
+{
+	memset(places, 0, sizeof(*places));
+	places->file = -1;
+	places->piece = unconstify(char *, batch);
+	places->have = len;
+}
+
+void
+brief_places_in_file(BriefPlaces *places, File file, uint64 len)
+{
+	memset(places, 0, sizeof(*places));
+	places->file = file;
+	places->left = len;
+	places->room = Min(BRIEF_PIECE_BYTES, len);
+	places->piece = palloc(places->room);
+}
+
+/* Reads on, so that the next change is there as a whole. */
+static bool
+read_piece(BriefPlaces *places)
+{
+	Size		rest = places->have - places->at;
+	Size		need = rest < sizeof(uint32) ? 0 :
+		brief_size(places->piece + places->at);
+	Size		want;
+
+	if (places->left == 0 && rest == 0)
+		return false;
+	if (places->left == 0 || need > rest + places->left)
+	{
+		errno = EIO;
+		places->failed = true;
+		return false;
+	}
+	memmove(places->piece, places->piece + places->at, rest);
+	places->have = rest;
+	places->at = 0;
+	if (need > places->room)
+	{
+		places->piece = repalloc_huge(places->piece, need);
+		places->room = need;
+	}
+
+	want = Min(places->room - rest, places->left);
+	if (!spill_read(places->file, places->read, places->piece + rest, want))
+	{
+		places->failed = true;
+		return false;
+	}
+	places->read += want;
+	places->left -= want;
+	places->have += want;
+	return true;
+}
+
+const void *
+brief_next_place(BriefPlaces *places)
+{
+	const char *place;
+
+	do
+	{
+		Size		rest = places->have - places->at;
+
+		place = places->piece + places->at;
+		if (rest >= sizeof(uint32) && rest >= brief_size(place))
+		{
+			places->at += brief_size(place);
+			return place;
+		}
+	} while (read_piece(places));
+	return NULL;
+}
+
+/* --- changes --- */
 
 void
 brief_reader_init(BriefReader *reader)

@@ -16,6 +16,8 @@
 #ifndef ECTOWATCH_BRIEF_H
 #define ECTOWATCH_BRIEF_H
 
+#include "storage/fd.h"
+
 #include "change.h"
 
 /* In the place where a Change has its size, which is a multiple of 8. */
@@ -47,6 +49,38 @@ typedef struct BriefMore
 extern Size brief_needs(const ChangeParts *parts);
 extern void brief_write(Brief *brief, Size size, uint32 head,
 						const ChangeParts *parts);
+
+/*
+ * Where the changes of a batch lie, one after the other.  A file is read by
+ * pieces of about so many bytes: memory that is used again and again is in the
+ * processor's cache.
+ */
+#define BRIEF_PIECE_BYTES	(256 * 1024)
+
+typedef struct BriefPlaces
+{
+	File		file;			/* below 0: all is in the piece */
+	uint64		read;			/* of the file, */
+	uint64		left;			/* and what is not read yet */
+	char	   *piece;
+	Size		room;			/* in the piece, */
+	Size		have;			/* of which so much is filled, */
+	Size		at;				/* and so much behind us */
+	bool		failed;			/* the file could not be read; errno is set */
+} BriefPlaces;
+
+extern void brief_places_in_memory(BriefPlaces *places, const char *batch,
+								   Size len);
+
+/* The piece is memory of the current context, here and in brief_next_place(). */
+extern void brief_places_in_file(BriefPlaces *places, File file, uint64 len);
+
+/*
+ * The next one, valid until the next call; NULL: there is none, or it could not
+ * be read.  Throws only for want of memory; takes no interrupts, for its caller
+ * may be in the middle of something.
+ */
+extern const void *brief_next_place(BriefPlaces *places);
 
 /* The heads of one batch, and room for one change. */
 typedef struct BriefReader

@@ -385,72 +385,50 @@ feed_done_of(Feed *feed, const Batch *batch)
 	return newest.index + 1;
 }
 
-static void
-feed_append_inline(Feed *feed, const Batch *batch, uint32 done)
+/*
+ * Puts the changes of a batch into the ring but for those that are there.
+ * Returns how many of them have been read.  No interrupts between an append and
+ * the next feed_show(): what is counted is shown, and not appended again.
+ */
+static uint32
+feed_append_places(Feed *feed, const Batch *batch, uint32 done,
+				   BriefPlaces *places)
 {
-	const char *data = queue_data(feed->queue);
-	uint64		at = 0;
-	uint64		piece = 0;
+	const void *place;
+	uint32		i = 0;
+	Size		piece = 0;
 
-	for (uint32 i = 0; i < batch->nchanges; i++)
+	while (i < batch->nchanges && (place = brief_next_place(places)) != NULL)
 	{
-		const Change *change = brief_next(&feed->reader, data + at);
+		const Change *change = brief_next(&feed->reader, place);
 
+		piece += brief_size(place);
 		if (i >= done)
 			feed_append_next(feed, change, batch, i);
-		at += brief_size(data + at);
-		if (at - piece > PIECE_BYTES)
+		i++;
+		if (piece > PIECE_BYTES)
 		{
 			feed_publish(feed);
 			feed->between(feed->between_arg);
-			piece = at;
+			piece = 0;
 		}
 	}
+	return i;
 }
 
-/*
- * The same from a spill file.  Returns how many changes of it have been read.
- */
-static uint32
-feed_append_file(Feed *feed, const Batch *batch, uint32 done, File file)
+static void
+feed_append_inline(Feed *feed, const Batch *batch, uint32 done)
 {
-	Size		room = PIECE_BYTES + change_max_size();
-	char	   *piece = palloc(room);
-	uint64		read = 0;		/* of the file */
-	Size		have = 0;		/* in piece[] */
-	uint32		i = 0;
+	BriefPlaces places;
 
-	while (i < batch->nchanges)
-	{
-		Size		want = Min(room - have, batch->len - read);
-		Size		at = 0;
-
-		if (want == 0 || !spill_read(file, read, piece + have, want))
-			break;
-		read += want;
-		have += want;
-
-		while (have - at >= sizeof(uint32) &&
-			   have - at >= brief_size(piece + at))
-		{
-			const Change *change = brief_next(&feed->reader, piece + at);
-
-			if (i++ >= done)
-				feed_append_next(feed, change, batch, i - 1);
-			at += brief_size(piece + at);
-		}
-		memmove(piece, piece + at, have - at);
-		have -= at;
-		feed_publish(feed);
-		feed->between(feed->between_arg);
-	}
-	pfree(piece);
-	return i;
+	brief_places_in_memory(&places, queue_data(feed->queue), batch->len);
+	(void) feed_append_places(feed, batch, done, &places);
 }
 
 static void
 feed_append_spilled(Feed *feed, const Batch *batch, uint32 done)
 {
+	BriefPlaces places;
 	File		file;
 	volatile uint32 read = 0;
 
@@ -461,7 +439,9 @@ feed_append_spilled(Feed *feed, const Batch *batch, uint32 done)
 	{
 		PG_TRY();
 		{
-			read = feed_append_file(feed, batch, done, file);
+			brief_places_in_file(&places, file, batch->len);
+			read = feed_append_places(feed, batch, done, &places);
+			pfree(places.piece);
 		}
 		PG_CATCH();
 		{
@@ -477,6 +457,7 @@ feed_append_spilled(Feed *feed, const Batch *batch, uint32 done)
 				(errcode_for_file_access(),
 				 errmsg("could not read %u changes that a transaction had put into a temporary file: %m",
 						batch->nchanges - read)));
+		feed_show(feed);
 		feed_append_unread(feed, batch, batch->nchanges - read);
 	}
 }

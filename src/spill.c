@@ -125,7 +125,11 @@ spill_read(File file, uint64 offset, void *to, Size len)
 									PG_WAIT_EXTENSION);
 
 		if (done <= 0)
+		{
+			if (done == 0)
+				errno = EIO;	/* the file is shorter than it was */
 			return false;
+		}
 		to = (char *) to + done;
 		offset += done;
 		len -= done;

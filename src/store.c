@@ -15,12 +15,6 @@
 #include "spill.h"
 #include "store.h"
 
-/*
- * Once there is a file, the buffer goes to it whenever it holds as much: memory
- * that is used again and again is in the processor's cache.
- */
-#define PIECE_BYTES		(256 * 1024)
-
 /* Of the heads of this backend, one after the other, whatever their store. */
 static uint64 last_serial;
 
@@ -55,8 +49,9 @@ store_room(Store *store, Size size)
 	Size		limit = store->limit;
 	void	   *room;
 
+	/* once there is a file, by pieces */
 	if (store->spilled > 0)
-		limit = Min(limit, PIECE_BYTES);
+		limit = Min(limit, BRIEF_PIECE_BYTES);
 	if (store->used > 0 && store->used + size > limit)
 		store_spill(store);
 	if (store->used + size > store->allocated)
@@ -146,50 +141,39 @@ store_cut(Store *store, const StoreMark *mark)
 	brief_reader_cut(&store->briefs, mark->nheads);
 }
 
+/* False if they could not be read. */
+static bool
+store_walk_places(Store *store, BriefPlaces *places, ChangeCallback callback,
+				  void *arg)
+{
+	const void *place;
+
+	while ((place = brief_next_place(places)) != NULL)
+	{
+		CHECK_FOR_INTERRUPTS();
+		callback(brief_whole(&store->briefs, place), arg);
+	}
+	return !places->failed;
+}
+
 void
 store_walk_buffer(Store *store, ChangeCallback callback, void *arg)
 {
-	for (Size at = 0; at < store->used;)
-	{
-		const char *place = store->buffer + at;
+	BriefPlaces places;
 
-		callback(brief_whole(&store->briefs, place), arg);
-		at += brief_size(place);
-	}
+	brief_places_in_memory(&places, store->buffer, store->used);
+	(void) store_walk_places(store, &places, callback, arg);
 }
 
 static bool
 store_walk_file(Store *store, ChangeCallback callback, void *arg)
 {
-	Size		room = Min(PIECE_BYTES, store->spilled);
-	char	   *piece = palloc(room);
-	uint64		read = 0;
-	bool		done = true;
+	BriefPlaces places;
+	bool		done;
 
-	while (done && read < store->spilled)
-	{
-		Size		have = Min(room, store->spilled - read);
-		Size		at = 0;
-
-		CHECK_FOR_INTERRUPTS();
-		done = spill_read(store->file, read, piece, have);
-		while (done && at < have && have - at >= brief_size(piece + at))
-		{
-			callback(brief_whole(&store->briefs, piece + at), arg);
-			at += brief_size(piece + at);
-		}
-
-		/* a change that is longer than the piece */
-		if (done && at == 0)
-		{
-			room = brief_size(piece);
-			done = room <= store->spilled - read;
-			if (done)
-				piece = repalloc_huge(piece, room);
-		}
-		read += at;
-	}
-	pfree(piece);
+	brief_places_in_file(&places, store->file, store->spilled);
+	done = store_walk_places(store, &places, callback, arg);
+	pfree(places.piece);
 	return done;
 }
 
