@@ -147,40 +147,46 @@ check_application(const WatcherDef *wanted, const WatcherDef *existing)
 			 errhint("Give this one a label of its own.")));
 }
 
+/*
+ * Looks whether there is nothing to do; 'existing' is what was found.  It is as
+ * of now, unless the caller holds the locks.
+ */
+static bool
+look_for(WatcherDef *wanted, WatcherDef **existing)
+{
+	validate_watcher(wanted);
+	*existing = options_find_identity(wanted);
+	check_application(wanted, *existing);
+	if (!is_in_place(wanted, *existing))
+		return false;
+	wanted->id = (*existing)->id;
+	wanted->name = (*existing)->name;
+	return true;
+}
+
 WatchResult
 watch_put(WatcherDef *wanted, const char *caller)
 {
 	WatcherDef *existing;
-	bool		lacks_triggers = false;
+	bool		lacks_triggers;
 
-	validate_watcher(wanted);
-	existing = options_find_identity(wanted);
-	check_application(wanted, existing);
-	if (!is_in_place(wanted, existing))
-	{
-		check_owner(wanted->relation);
-		PreventCommandIfReadOnly(caller);
-		PreventCommandIfParallelMode(caller);
-		PreventCommandDuringRecovery(caller);
-
-		LockRelationOid(watcher_registry_oid(), ShareUpdateExclusiveLock);
-		lacks_triggers = triggers_missing(wanted->relation, wanted->events,
-										  wanted->replicated) != 0;
-		if (lacks_triggers)
-			LockRelationOid(wanted->relation, ShareRowExclusiveLock);
-		else if (options_find_identity(wanted) == NULL)
-			LockRelationOid(wanted->relation, AccessShareLock);
-		validate_watcher(wanted);
-		check_owner(wanted->relation);
-		existing = options_find_identity(wanted);
-		check_application(wanted, existing);
-	}
-	if (is_in_place(wanted, existing))
-	{
-		wanted->id = existing->id;
-		wanted->name = existing->name;
+	if (look_for(wanted, &existing))
 		return WATCH_UNCHANGED;
-	}
+	check_owner(wanted->relation);
+	PreventCommandIfReadOnly(caller);
+	PreventCommandIfParallelMode(caller);
+	PreventCommandDuringRecovery(caller);
+
+	LockRelationOid(watcher_registry_oid(), ShareUpdateExclusiveLock);
+	lacks_triggers = triggers_missing(wanted->relation, wanted->events,
+									  wanted->replicated) != 0;
+	if (lacks_triggers)
+		LockRelationOid(wanted->relation, ShareRowExclusiveLock);
+	else if (options_find_identity(wanted) == NULL)
+		LockRelationOid(wanted->relation, AccessShareLock);
+	if (look_for(wanted, &existing))
+		return WATCH_UNCHANGED;
+	check_owner(wanted->relation);
 
 	if (existing != NULL)
 	{

@@ -86,9 +86,16 @@ is( $node->safe_psql('postgres',
 		q{SELECT count(*) FROM pg_trigger WHERE tgname LIKE '0\_ectowatch\_%'}),
 	'6', 'one trigger for each table and event');
 
-# ---------- two releases and another application at once
+# ---------- two releases at once, which take each other's triggers away
 
 my @runs = (
+	sessions('old release alone', 5, 100, declaration('shop', 'true', qw(inserted updated deleted))),
+	sessions('new release alone', 5, 100, declaration('shop', 'true', qw(updated truncated))));
+$_->() foreach @runs;
+
+# ---------- and another application, which needs them
+
+@runs = (
 	sessions('old release', 5, 10, declaration('shop', 'true', qw(inserted updated deleted))),
 	sessions('new release', 5, 10, declaration('shop', 'true', qw(updated truncated))),
 	sessions('other application', 5, 10, declaration('mail', 'true', qw(inserted changed))));
