@@ -38,6 +38,7 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 
+#include "account.h"
 #include "capture.h"
 #include "context.h"
 #include "ectowatch.h"
@@ -269,7 +270,7 @@ capture_condition_holds(const WatcherPlan *watcher, TriggerData *trigdata,
 										  old, new, &failed);
 
 	if (capture_slot != NULL)
-		slot_note_condition(capture_slot, watcher->def->id, holds && !failed,
+		account_note_condition(capture_slot, watcher->def->id, holds && !failed,
 							failed);
 	return holds;
 }

@@ -26,6 +26,7 @@
 #include "storage/condition_variable.h"
 #include "utils/timestamp.h"
 
+#include "account.h"
 #include "ectowatch.h"
 #include "feed.h"
 #include "message.h"
@@ -49,7 +50,7 @@ static void
 feed_evicted(const RingRecord *record, uint64 offset, void *arg)
 {
 	Slot	   *slot = arg;
-	SlotWatcher *watcher = slot_watcher(slot, record->watcher);
+	Account    *watcher = account_of(slot, record->watcher);
 
 	if (pg_atomic_read_u32(&watcher->id) == record->watcher)
 	{
@@ -90,21 +91,21 @@ feed_start(Feed *feed, Slot *slot, void (*between) (void *), void *arg)
  * The entry of a change's watcher, which is taken over from a former one.
  * The name counts too: a restored dump can bring ids that others have had.
  */
-static SlotWatcher *
+static Account *
 feed_entry(Feed *feed, const Change *change)
 {
-	SlotWatcher *entry = slot_watcher(feed->slot, change->watcher);
+	Account    *entry = account_of(feed->slot, change->watcher);
 
 	/* what all channels share has the name of none */
 	if (change->watcher == SLOT_CHANNELS)
 	{
-		slot_use_channels(feed->slot);
+		account_use_channels(feed->slot);
 		if (change->name_len > 0)
 		{
 			char		channel[NAMEDATALEN];
 
 			change_copy_name(change, channel);
-			add_u64(&slot_channel_class(feed->slot, channel)->appended, 1);
+			add_u64(&account_class_of(feed->slot, channel)->appended, 1);
 		}
 		return entry;
 	}
@@ -143,7 +144,7 @@ static void
 feed_append(Feed *feed, const Change *change, const Batch *batch,
 			  uint32 index, uint32 span)
 {
-	SlotWatcher *entry = feed_entry(feed, change);
+	Account    *entry = feed_entry(feed, change);
 	RingRecord	record;
 
 	memset(&record, 0, sizeof(record));
@@ -259,7 +260,7 @@ find_by_entry(Feed *feed, List *watchers, uint32 entry)
 
 		pg_read_barrier();
 		def->id = SLOT_CHANNELS;
-		def->name = pstrdup(slot_entry(feed->slot, entry)->name);
+		def->name = pstrdup(account_at(feed->slot, entry)->name);
 		def->run = slot_run();
 		return def;
 	}
@@ -283,7 +284,7 @@ feed_append_lost(Feed *feed)
 	uint32		entry;
 	uint64		lost;
 
-	while ((lost = slot_next_lost(feed->slot, &entry)) > 0)
+	while ((lost = account_next_lost(feed->slot, &entry)) > 0)
 	{
 		WatcherDef *def = find_by_entry(feed, watchers, entry);
 
@@ -305,7 +306,7 @@ feed_append_lost(Feed *feed)
 		}
 
 		/* no interrupts since it was shown: it is told once */
-		slot_clear_lost(feed->slot, entry, lost);
+		account_clear_lost(feed->slot, entry, lost);
 		add_u64(&feed->progress->lost, lost);
 	}
 	feed_publish(feed);
@@ -323,7 +324,7 @@ feed_append_unread(Feed *feed, const Batch *batch, uint64 changes)
 	List	   *watchers = feed_watchers();
 	ListCell   *lc;
 
-	if (slot_uses_channels(feed->slot))
+	if (account_uses_channels(feed->slot))
 		watchers = lappend(watchers,
 						   find_by_entry(feed, NIL, SLOT_ENTRIES - 1));
 	if (!positions_reserve(feed->slot, &feed->next_position,
@@ -535,7 +536,7 @@ feed_take(Feed *feed)
 		ConditionVariableBroadcast(slot_changed(feed->slot));
 
 	/* later than the commits that it is about: who asks anew sees them */
-	if (slot_has_lost(feed->slot))
+	if (account_has_lost(feed->slot))
 		feed_append_lost(feed);
 	return more;
 }
@@ -547,5 +548,5 @@ feed_has_input(Feed *feed)
 	BatchState	state = queue_peek(feed->queue, &batch);
 
 	return state == BATCH_COMMITTED || state == BATCH_ABORTED ||
-		slot_has_lost(feed->slot);
+		account_has_lost(feed->slot);
 }

@@ -43,6 +43,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "account.h"
 #include "change.h"
 #include "message.h"
 #include "narrow.h"
@@ -78,7 +79,7 @@ typedef struct Delivery
 	Slot	   *slot;
 	uint64		attempt;		/* tells one from another that failed */
 	bool		restoring;		/* nothing is sent, but held back again */
-	List	   *crash_told;		/* SlotWatchers whose gap is in the outbox */
+	List	   *crash_told;		/* Accounts whose gap is in the outbox */
 	List	   *classes_told;	/* SlotChannelClasses whose gap is there */
 	MemoryContext scratch;		/* of one record; NULL: not needed yet */
 	StringInfoData out;
@@ -115,7 +116,7 @@ notify_wait(Slot *slot)
 
 /* Adds to what a watcher's listeners are to be told. */
 static void
-add_gap(Slot *slot, SlotWatcher *watcher, uint64 from, uint64 to,
+add_gap(Slot *slot, Account *watcher, uint64 from, uint64 to,
 		uint64 changes)
 {
 	if (watcher->gap_changes == 0 || from < watcher->gap_from)
@@ -133,12 +134,12 @@ add_gap(Slot *slot, SlotWatcher *watcher, uint64 from, uint64 to,
  * of all classes.  Doing so again, after a failure, tells it again at worst.
  */
 static void
-add_class_gap(Slot *slot, SlotChannelClass *class, const RingRecord *record)
+add_class_gap(Slot *slot, ChannelClass *class, const RingRecord *record)
 {
 	uint64		from = record->position - record->span + 1;
 
 	for (uint32 i = 0; class == NULL && i < SLOT_CHANNEL_CLASSES; i++)
-		add_class_gap(slot, slot_class(slot, i), record);
+		add_class_gap(slot, account_class_at(slot, i), record);
 	if (class == NULL)
 		return;
 	if (class->gap_to == 0 || from < class->gap_from)
@@ -160,7 +161,7 @@ channel_evicted(Slot *slot, const RingRecord *record, uint64 offset)
 		char		bytes[offsetof(Change, columns) + NAMEDATALEN];
 	}			head;
 	char		channel[NAMEDATALEN];
-	SlotChannelClass *class = NULL;
+	ChannelClass *class = NULL;
 	uint32		id = SLOT_CHANNELS;
 
 	ring_peek(slot_ring(slot), offset, &head,
@@ -168,19 +169,19 @@ channel_evicted(Slot *slot, const RingRecord *record, uint64 offset)
 	change_copy_name(&head.change, channel);
 	if (channel[0] != '\0')
 	{
-		class = slot_channel_class(slot, channel);
+		class = account_class_of(slot, channel);
 		pg_atomic_write_u64(&class->evicted_position, record->position);
 	}
 	for (uint32 i = 0; class == NULL && i < SLOT_CHANNEL_CLASSES; i++)
-		pg_atomic_write_u64(&slot_class(slot, i)->evicted_position,
+		pg_atomic_write_u64(&account_class_at(slot, i)->evicted_position,
 							record->position);
 
 	if (offset < pg_atomic_read_u64(&slot_progress(slot)->notify_offset))
 		return;
 	if (class != NULL)
-		id = slot_hold_channel(slot, channel);
+		id = account_hold_channel(slot, channel);
 	if (id != SLOT_CHANNELS)
-		add_gap(slot, slot_watcher(slot, id),
+		add_gap(slot, account_of(slot, id),
 				record->position - record->span + 1, record->position,
 				record->span);
 	else
@@ -188,13 +189,13 @@ channel_evicted(Slot *slot, const RingRecord *record, uint64 offset)
 		add_class_gap(slot, class, record);
 		add_u64(&slot_progress(slot)->skipped, record->span);
 	}
-	slot_release_channel(slot, id);
+	account_release_channel(slot, id);
 }
 
 void
 notify_evicted(Slot *slot, const RingRecord *record, uint64 offset)
 {
-	SlotWatcher *watcher = slot_watcher(slot, record->watcher);
+	Account    *watcher = account_of(slot, record->watcher);
 
 	throttle_evicted(record, offset);
 	if (record->watcher == SLOT_CHANNELS)
@@ -267,8 +268,8 @@ send_gap(Delivery *delivery, const char *channel, uint32 watcher,
 static int
 skipped_compare(const ListCell *a, const ListCell *b)
 {
-	uint64		to_a = ((const SlotWatcher *) lfirst(a))->gap_to;
-	uint64		to_b = ((const SlotWatcher *) lfirst(b))->gap_to;
+	uint64		to_a = ((const Account *) lfirst(a))->gap_to;
+	uint64		to_b = ((const Account *) lfirst(b))->gap_to;
 
 	return to_a < to_b ? -1 : to_a > to_b;
 }
@@ -282,7 +283,7 @@ send_skipped(Delivery *delivery)
 
 	for (uint32 i = 0; i < SLOT_ENTRIES; i++)
 	{
-		SlotWatcher *watcher = slot_entry(delivery->slot, i);
+		Account    *watcher = account_at(delivery->slot, i);
 
 		if (watcher->gap_changes > 0)
 			skipped = lappend(skipped, watcher);
@@ -290,7 +291,7 @@ send_skipped(Delivery *delivery)
 	list_sort(skipped, skipped_compare);
 	foreach(lc, skipped)
 	{
-		SlotWatcher *watcher = lfirst(lc);
+		Account    *watcher = lfirst(lc);
 
 		send_gap(delivery, watcher->name, pg_atomic_read_u32(&watcher->id),
 				 watcher->delivery, false, watcher->gap_from, watcher->gap_to,
@@ -302,7 +303,7 @@ static void
 forget_skipped(Slot *slot)
 {
 	for (uint32 i = 0; i < SLOT_ENTRIES; i++)
-		slot_entry(slot, i)->gap_changes = 0;
+		account_at(slot, i)->gap_changes = 0;
 	slot_progress(slot)->gaps = false;
 }
 
@@ -310,7 +311,7 @@ forget_skipped(Slot *slot)
 static void
 send_crash_gap(Delivery *delivery, const char *channel)
 {
-	SlotWatcher *watcher = slot_watcher(delivery->slot, delivery->record.watcher);
+	Account    *watcher = account_of(delivery->slot, delivery->record.watcher);
 	const Change *change = delivery->change;
 
 	if (watcher->gap_told || watcher->gap_attempt == delivery->attempt ||
@@ -440,14 +441,14 @@ deliver_notify(Delivery *delivery)
 	const Change *change = delivery->change;
 	Message    *message = &delivery->message;
 	char		channel[NAMEDATALEN];
-	SlotChannelClass *class;
+	ChannelClass *class;
 	uint64		bit;
 
 	if (delivery->restoring)
 		return;
 	change_copy_name(change, channel);
-	class = slot_channel_class(delivery->slot, channel);
-	bit = slot_channel_bit(channel);
+	class = account_class_of(delivery->slot, channel);
+	bit = account_class_bit(channel);
 	if (class->gap_attempt != delivery->attempt)
 		class->gap_attempted = 0;
 	if (class->gap_to > 0 && !((class->gap_told | class->gap_attempted) & bit))
@@ -578,7 +579,7 @@ notify_start(Slot *slot)
 
 	for (uint32 i = 0; i < SLOT_ENTRIES; i++)
 	{
-		SlotWatcher *watcher = slot_entry(slot, i);
+		Account    *watcher = account_at(slot, i);
 
 		if (watcher->held_evicted > 0)
 			add_gap(slot, watcher, watcher->held_from, watcher->held_to,
@@ -600,7 +601,7 @@ notify_start(Slot *slot)
 		throttle_commit();
 		for (uint32 i = 0; i < SLOT_ENTRIES; i++)
 		{
-			SlotWatcher *watcher = slot_entry(slot, i);
+			Account    *watcher = account_at(slot, i);
 			uint64		from;
 			uint64		to;
 			uint64		changes;
@@ -663,10 +664,10 @@ note_done(Delivery *delivery, const RingCursor *cursor, bool sent)
 	if (progress->gaps)
 		forget_skipped(delivery->slot);
 	foreach(lc, delivery->crash_told)
-		((SlotWatcher *) lfirst(lc))->gap_told = true;
+		((Account *) lfirst(lc))->gap_told = true;
 	foreach(lc, delivery->classes_told)
 	{
-		SlotChannelClass *class = lfirst(lc);
+		ChannelClass *class = lfirst(lc);
 
 		class->gap_told |= class->gap_attempted;
 		if (class->gap_told == PG_UINT64_MAX)

@@ -47,6 +47,7 @@
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 
+#include "account.h"
 #include "board.h"
 #include "ectowatch.h"
 #include "listener.h"
@@ -211,7 +212,7 @@ static void
 keep_debug_line(const Message *message, const char *what)
 {
 	MemoryContext old = MemoryContextSwitchTo(context);
-	SlotWatcher *watcher = slot_watcher(slot, message->watcher);
+	Account    *watcher = account_of(slot, message->watcher);
 
 	debug_lines = lappend(debug_lines,
 						  psprintf("worker %d sent for watcher \"%s\" to channel \"%s\": %s, position " UINT64_FORMAT,
@@ -223,7 +224,7 @@ keep_debug_line(const Message *message, const char *what)
 static void
 count_own(uint32 watcher)
 {
-	OwnCount   *count = &counts[slot_entry_number(watcher)];
+	OwnCount   *count = &counts[account_number(watcher)];
 
 	if (count->attempt != attempt)
 	{
@@ -487,10 +488,10 @@ outbox_count_sent(void)
 	add_u64(&progress->notify_sends, 1);
 	for (int i = 0; i < ncounted; i++)
 	{
-		SlotWatcher *watcher = slot_watcher(slot, counted[i]);
+		Account    *watcher = account_of(slot, counted[i]);
 
 		if (pg_atomic_read_u32(&watcher->id) == counted[i])
-			add_u64(&watcher->notified, counts[slot_entry_number(counted[i])].sent);
+			add_u64(&watcher->notified, counts[account_number(counted[i])].sent);
 	}
 }
 

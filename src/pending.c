@@ -49,6 +49,7 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "account.h"
 #include "counts.h"
 #include "ectowatch.h"
 #include "pending.h"
@@ -550,11 +551,11 @@ lose_channel(const Change *change, void *arg pg_attribute_unused())
 	if (change->watcher != SLOT_CHANNELS)
 		return;
 	change_copy_name(change, channel);
-	id = slot_hold_channel(pending.slot, channel);
+	id = account_hold_channel(pending.slot, channel);
 
 	/* once is enough */
 	if (pending.channels_lost[id - SLOT_CHANNEL]++ > 0)
-		slot_release_channel(pending.slot, id);
+		account_release_channel(pending.slot, id);
 }
 
 /*
@@ -594,9 +595,9 @@ pending_release_channels(bool lost)
 		if (pending.channels_lost[i] == 0)
 			continue;
 		if (lost)
-			slot_add_lost(pending.slot, SLOT_CHANNEL + i,
+			account_add_lost(pending.slot, SLOT_CHANNEL + i,
 						  pending.channels_lost[i]);
-		slot_release_channel(pending.slot, SLOT_CHANNEL + i);
+		account_release_channel(pending.slot, SLOT_CHANNEL + i);
 	}
 	pending.channels_lost = NULL;	/* not twice */
 }
@@ -682,7 +683,7 @@ pending_commit(void)
 			uint64		lost = count_total(count);
 
 			if (lost > 0 && count->watcher != SLOT_CHANNELS)
-				slot_add_lost(pending.slot, count->watcher, lost);
+				account_add_lost(pending.slot, count->watcher, lost);
 		}
 		pending_release_channels(true);
 		wake = queue_worker_sleeps(slot_queue(pending.slot));

@@ -32,6 +32,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 
+#include "account.h"
 #include "ectowatch.h"
 #include "reader.h"
 #include "rights.h"
@@ -51,7 +52,7 @@ evicted_of_name(Slot *slot, const char *name, uint64 *position, uint64 *changes)
 	*position = *changes = 0;
 	for (uint32 i = 0; i < SLOT_ENTRIES; i++)
 	{
-		SlotWatcher *entry = slot_entry(slot, i);
+		Account    *entry = account_at(slot, i);
 
 		if (pg_atomic_read_u32(&entry->id) == 0 ||
 			strncmp(entry->name, name, NAMEDATALEN) != 0)
@@ -84,7 +85,7 @@ reader_add_channel(Reader *reader, char *name)
 
 	/* one that has ended may still have changes to be read */
 	if (evicted_of_name(reader->slot, name, &position, &changes) ||
-		pg_atomic_read_u64(&slot_channel_class(reader->slot, name)->appended) > 0 ||
+		pg_atomic_read_u64(&account_class_of(reader->slot, name)->appended) > 0 ||
 		strcmp(name, last) == 0)
 		return;
 	strlcpy(last, name, NAMEDATALEN);
@@ -296,7 +297,7 @@ reader_compare(Reader *reader)
 		(void) evicted_of_name(reader->slot, name, &to, &changes);
 		if (list_member_ptr(reader->channels, name))
 		{
-			uint64		of_class = pg_atomic_read_u64(&slot_channel_class(reader->slot, name)->evicted_position);
+			uint64		of_class = pg_atomic_read_u64(&account_class_of(reader->slot, name)->evicted_position);
 
 			/* and of channels not even that */
 			if (of_class > to)

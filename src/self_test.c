@@ -43,6 +43,7 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "account.h"
 #include "change.h"
 #include "ectowatch.h"
 #include "reader.h"

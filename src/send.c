@@ -15,7 +15,7 @@
  * the memory that it has, a repetition is sent again.
  *
  * There may be any number of channels; how it is told on them that something
- * is lost, is written in slot.c.  Channels are public, as in core;
+ * is lost, is written in account.c.  Channels are public, as in core;
  * but those of watchers are theirs (taken.c).
  *
  * Copyright (c) 2026, the ectowatch authors
@@ -31,6 +31,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 
+#include "account.h"
 #include "ectowatch.h"
 #include "message.h"
 #include "pending.h"
@@ -99,7 +100,7 @@ ectowatch_notify(PG_FUNCTION_ARGS)
 	watch_require_slot();
 	check_is_no_watchers(channel);
 
-	slot_use_channels(slot_attach());
+	account_use_channels(slot_attach());
 
 	parts.watcher = SLOT_CHANNELS;
 	parts.type = CHANGE_NOTIFY;

@@ -21,15 +21,9 @@
  *	workers_seen			counted by workers, read by the launcher, where an
  *							old value does no harm, and others; cleared with the
  *							slot
- *	progress, watchers		stored by the worker, read by all
- *	channel_holders, classes
- *							see "channels" below
- *	lost, lost_added,		added to by committing backends, first lost[], then
- *	lost_told				the number of additions; the worker reads that
- *							before it looks through lost[], and stores it in
- *							lost_told when nothing is left there
- *	conditions				stored by any backend, read by all; see below
- *	changed, queue, ring,	each with rules of its own
+ *	progress				stored by the worker, read by all
+ *	changed, accounts,		each with rules of its own
+ *	queue, ring,
  *	subscriptions, board
  *
  * Life of a slot's worker, and who moves it on:
@@ -43,16 +37,8 @@
  * slot, and the launcher starts none.  A worker that comes too late, or twice,
  * is refused by slot_claim_worker() and goes away.
  *
- * conditions[] says when watchers' conditions were last evaluated.  Backends
- * store there without order, each field by itself: of two at once one remains.
- * An entry is taken over by who finds another watcher's id in it.  A backend
- * that still captures for the former watcher may then leave a time there that
- * is not the new one's; it is a figure to be looked at, nothing hangs on it.
- * Times are those of statements, and a newer one is stored only where it
- * differs by a second: the line stays shared among writers.
- *
- * Lock order: control->lock is an LWLock and a leaf; nobody waits for another
- * process while holding it.
+ * Lock order: control->lock is an LWLock and a leaf, as that of accounts is;
+ * nobody waits for another process while holding one.
  *
  * Copyright (c) 2026, the ectowatch authors
  *
@@ -62,8 +48,6 @@
 
 #include <signal.h>
 
-#include "access/xact.h"
-#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
@@ -74,6 +58,7 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "account.h"
 #include "ectowatch.h"
 #include "slot.h"
 #include "spill.h"
@@ -93,16 +78,7 @@ struct Slot
 	ConditionVariable changed;
 	SlotProgress progress;
 
-	char		pad[PG_CACHE_LINE_SIZE];
-	pg_atomic_uint64 lost_added;
-	pg_atomic_uint64 lost_told;
-	pg_atomic_uint64 lost[SLOT_ENTRIES];
-	SlotWatcher watchers[SLOT_ENTRIES];
-	pg_atomic_uint32 channel_holders[SLOT_MAX_CHANNELS];
-	SlotChannelClass classes[SLOT_CHANNEL_CLASSES];
-	SlotCondition conditions[SLOT_MAX_WATCHERS];
-
-	/* queue, ring, subscriptions and board follow */
+	/* accounts, queue, ring, subscriptions and board follow */
 };
 
 typedef struct SlotControl
@@ -152,9 +128,15 @@ slot_ring_bytes(void)
 }
 
 static Size
+slot_queue_offset(void)
+{
+	return CACHELINEALIGN(sizeof(Slot)) + CACHELINEALIGN(accounts_shmem_size());
+}
+
+static Size
 slot_ring_offset(void)
 {
-	return add_size(CACHELINEALIGN(sizeof(Slot)),
+	return add_size(slot_queue_offset(),
 					CACHELINEALIGN(queue_shmem_size(slot_queue_bytes(),
 													slot_nbatches())));
 }
@@ -227,18 +209,10 @@ slot_claim(Slot *slot, Oid database)
 
 	/* shared memory comes zeroed, so only a former user's traces matter */
 	if (slot->used)
-	{
 		memset(&slot->progress, 0, sizeof(slot->progress));
-		memset(slot->lost, 0, sizeof(slot->lost));
-		memset(slot->watchers, 0, sizeof(slot->watchers));
-		memset(slot->channel_holders, 0, sizeof(slot->channel_holders));
-		memset(slot->classes, 0, sizeof(slot->classes));
-		memset(slot->conditions, 0, sizeof(slot->conditions));
-	}
-	pg_atomic_init_u64(&slot->lost_added, 0);
-	pg_atomic_init_u64(&slot->lost_told, 0);
 	pg_atomic_init_u32(&slot->wanted, 0);
 	pg_atomic_init_u32(&slot->workers_seen, 0);
+	accounts_init(slot_accounts(slot), control->lock->tranche, slot->used);
 	queue_init(slot_queue(slot), slot_queue_bytes(), slot_nbatches());
 	ring_init(slot_ring(slot), slot_ring_bytes());
 	board_init(slot_board(slot), number);
@@ -298,10 +272,16 @@ slot_database(Slot *slot)
 	return slot->database;
 }
 
+Accounts *
+slot_accounts(Slot *slot)
+{
+	return (Accounts *) ((char *) slot + CACHELINEALIGN(sizeof(Slot)));
+}
+
 Queue *
 slot_queue(Slot *slot)
 {
-	return (Queue *) ((char *) slot + CACHELINEALIGN(sizeof(Slot)));
+	return (Queue *) ((char *) slot + slot_queue_offset());
 }
 
 Ring *
@@ -326,194 +306,6 @@ SlotProgress *
 slot_progress(Slot *slot)
 {
 	return &slot->progress;
-}
-
-SlotWatcher *
-slot_watcher(Slot *slot, uint32 id)
-{
-	return &slot->watchers[slot_entry_number(id)];
-}
-
-uint32
-slot_entry_number(uint32 id)
-{
-	return id >= SLOT_CHANNEL ?
-		SLOT_MAX_WATCHERS + (id - SLOT_CHANNEL) % SLOT_MAX_CHANNELS :
-		id % SLOT_MAX_WATCHERS;
-}
-
-SlotWatcher *
-slot_entry(Slot *slot, uint32 number)
-{
-	return &slot->watchers[number];
-}
-
-/* --- channels ---
- *
- * Of a channel of ectowatch_notify() nothing is kept while all goes well, so
- * there may be any number of them.  Two things have to be known of what is lost.
- *
- * 1. On which channels it is to be told.  A backend that cannot hand over its
- *	  batch, at PRE_COMMIT, where a lock may be taken, holds an entry for each
- *	  channel in it, and adds to lost[] there at COMMIT; the worker does so
- *	  for what the ring drops before it was sent, and sets gap_changes.  An entry
- *	  that nobody holds, and with nothing to be told, is free for any other
- *	  channel.  It is looked for in a few places that follow from the name, and
- *	  if all are taken, so by more than a thousand channels that lost something at
- *	  about one time, then
- *	  - what a backend lost is counted for all channels together, in lost[] of
- *		SLOT_CHANNELS, and becomes a gap without a name, which is for readers
- *		of any channel, and is told to listeners of any with its next message;
- *	  - what the ring drops is noted for the channel's class, and is told with
- *		the next message to each of that class.  Who was told is kept as one of 64
- *		bits, by the same hash; so of two channels with class and bit in common
- *		only the first to get a message is told.  What is noted later takes all
- *		bits back, those of the transaction in hand too.
- *
- * 2. Whether the ring has dropped changes that a reader asks for.  That is known
- *	  of classes.  A reader may so be told of a gap that is another channel's, but
- *	  only where he came too late for the ring.
- *
- * Names are written under control->lock, to entries that nobody looks at: who
- * adds to lost[] holds the entry from before until after that, both by full
- * barriers; who looks for a free one reads holders first, lost[] after that.
- * The worker reads a name after it has seen lost[], and before it takes that off.
- * gap_changes is the worker's own; it sets it while it holds the entry, and should
- * another process see too late that it was cleared, that costs nothing.
- */
-
-/* How many places are looked at. */
-#define CHANNEL_PLACES	64
-
-static bool
-channel_is_idle(Slot *slot, uint32 n)
-{
-	uint32		number = SLOT_MAX_WATCHERS + n;
-	uint32		holders = pg_atomic_read_u32(&slot->channel_holders[n]);
-
-	pg_read_barrier();
-	return holders == 0 && pg_atomic_read_u64(&slot->lost[number]) == 0 &&
-		slot->watchers[number].gap_changes == 0;
-}
-
-static uint32
-name_hash(const char *name)
-{
-	return hash_bytes((const unsigned char *) name, (int) strlen(name));
-}
-
-uint32
-slot_hold_channel(Slot *slot, const char *name)
-{
-	const uint32 none = SLOT_CHANNELS - SLOT_CHANNEL;
-	uint32		start = name_hash(name) % none;
-	uint32		found = none;
-	uint32		idle = none;
-	SlotWatcher *entry;
-
-	LWLockAcquire(control->lock, LW_EXCLUSIVE);
-	for (uint32 i = 0; i < CHANNEL_PLACES && found == none; i++)
-	{
-		uint32		n = (start + i) % none;
-
-		entry = &slot->watchers[SLOT_MAX_WATCHERS + n];
-		if (strncmp(entry->name, name, NAMEDATALEN) == 0)
-			found = n;
-		else if (idle == none && channel_is_idle(slot, n))
-			idle = n;
-	}
-	if (found == none && idle != none)
-	{
-		found = idle;
-		entry = &slot->watchers[SLOT_MAX_WATCHERS + found];
-		pg_atomic_write_u32(&entry->id, 0);
-		pg_write_barrier();
-		memset(entry, 0, sizeof(*entry));
-		strlcpy(entry->name, name, NAMEDATALEN);
-		pg_write_barrier();
-		pg_atomic_write_u32(&entry->id, SLOT_CHANNEL + found);
-	}
-	if (found != none)
-		pg_atomic_fetch_add_u32(&slot->channel_holders[found], 1);
-	LWLockRelease(control->lock);
-	return SLOT_CHANNEL + found;
-}
-
-void
-slot_release_channel(Slot *slot, uint32 id)
-{
-	if (id != SLOT_CHANNELS)
-		pg_atomic_fetch_sub_u32(&slot->channel_holders[id - SLOT_CHANNEL], 1);
-}
-
-SlotChannelClass *
-slot_channel_class(Slot *slot, const char *name)
-{
-	return &slot->classes[name_hash(name) % SLOT_CHANNEL_CLASSES];
-}
-
-uint64
-slot_channel_bit(const char *name)
-{
-	return UINT64CONST(1) << (name_hash(name) / SLOT_CHANNEL_CLASSES % 64);
-}
-
-SlotChannelClass *
-slot_class(Slot *slot, uint32 number)
-{
-	return &slot->classes[number];
-}
-
-void
-slot_use_channels(Slot *slot)
-{
-	if (!slot_uses_channels(slot))
-		pg_atomic_write_u32(&slot_watcher(slot, SLOT_CHANNELS)->id,
-							SLOT_CHANNELS);
-}
-
-bool
-slot_uses_channels(Slot *slot)
-{
-	return pg_atomic_read_u32(&slot_watcher(slot, SLOT_CHANNELS)->id) != 0;
-}
-
-/* --- conditions --- */
-
-SlotCondition *
-slot_condition(Slot *slot, uint32 id)
-{
-	return &slot->conditions[id % SLOT_MAX_WATCHERS];
-}
-
-/* Stores a time unless one of about then is there. */
-static void
-slot_note_time(pg_atomic_uint64 *at, TimestampTz now)
-{
-	TimestampTz last = (TimestampTz) pg_atomic_read_u64(at);
-
-	if (now - last > USECS_PER_SEC || now < last)
-		pg_atomic_write_u64(at, (uint64) now);
-}
-
-void
-slot_note_condition(Slot *slot, uint32 watcher, bool matched, bool failed)
-{
-	SlotCondition *entry = slot_condition(slot, watcher);
-	TimestampTz now = GetCurrentStatementStartTimestamp();
-
-	if (pg_atomic_read_u32(&entry->id) != watcher)
-	{
-		pg_atomic_write_u64(&entry->checked_at, 0);
-		pg_atomic_write_u64(&entry->matched_at, 0);
-		pg_atomic_write_u64(&entry->failed_at, 0);
-		pg_atomic_write_u32(&entry->id, watcher);
-	}
-	slot_note_time(&entry->checked_at, now);
-	if (matched)
-		slot_note_time(&entry->matched_at, now);
-	if (failed)
-		slot_note_time(&entry->failed_at, now);
 }
 
 ConditionVariable *
@@ -572,61 +364,6 @@ bool
 slot_launcher_runs(void)
 {
 	return pg_atomic_read_u32(&control->launcher_procno) != NO_PROC;
-}
-
-void
-slot_add_lost(Slot *slot, uint32 watcher, uint64 changes)
-{
-	pg_atomic_fetch_add_u64(&slot->lost[slot_entry_number(watcher)], changes);
-	pg_atomic_fetch_add_u64(&slot->lost_added, 1);
-}
-
-uint64
-slot_lost_added(Slot *slot)
-{
-	return pg_atomic_read_u64(&slot->lost_added);
-}
-
-bool
-slot_lost_is_told(Slot *slot, uint64 added)
-{
-	bool		told = pg_atomic_read_u64(&slot->lost_told) >= added;
-
-	pg_read_barrier();
-	return told;
-}
-
-bool
-slot_has_lost(Slot *slot)
-{
-	return !slot_lost_is_told(slot, slot_lost_added(slot));
-}
-
-uint64
-slot_next_lost(Slot *slot, uint32 *entry)
-{
-	uint64		added = slot_lost_added(slot);
-
-	pg_memory_barrier();
-	for (uint32 i = 0; i < SLOT_ENTRIES; i++)
-	{
-		uint64		lost = pg_atomic_read_u64(&slot->lost[i]);
-
-		if (lost > 0)
-		{
-			*entry = i;
-			return lost;
-		}
-	}
-	pg_write_barrier();
-	pg_atomic_write_u64(&slot->lost_told, added);
-	return 0;
-}
-
-void
-slot_clear_lost(Slot *slot, uint32 entry, uint64 changes)
-{
-	pg_atomic_fetch_sub_u64(&slot->lost[entry], changes);
 }
 
 /* before_shmem_exit callback of the worker */

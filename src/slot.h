@@ -20,97 +20,8 @@
 #include "ring.h"
 
 typedef struct Slot Slot;
+typedef struct Accounts Accounts;
 typedef struct Subscriptions Subscriptions;
-
-/*
- * Watchers of one database at a time.  Ids of living watchers differ modulo
- * this number, so that each has an entry of its own in the slot.
- */
-#define SLOT_MAX_WATCHERS	8192
-
-/*
- * There may be any number of channels of ectowatch_notify().  All their changes
- * have one id in place of a watcher's, and one entry, which has no name and
- * counts for all.  A channel of which something is lost has an entry of its own
- * until that is told on it: see "channels" in slot.c.
- */
-#define SLOT_MAX_CHANNELS	1024
-#define SLOT_CHANNEL		((uint32) 0x80000000)	/* + number: its id */
-#define SLOT_CHANNELS		(SLOT_CHANNEL + SLOT_MAX_CHANNELS - 1)	/* of all */
-#define SLOT_ENTRIES		(SLOT_MAX_WATCHERS + SLOT_MAX_CHANNELS)
-
-/* A channel belongs to one of so many classes, by a hash of its name. */
-#define SLOT_CHANNEL_CLASSES	4096
-
-/*
- * What the worker knows of one watcher, or channel.  Written by the worker
- * alone; read by all, each field by itself.
- */
-typedef struct SlotWatcher
-{
-	pg_atomic_uint32 id;		/* whose entry this is; 0: nobody's yet */
-	bool		gap_told;		/* worker's: listeners know that a restart may
-								 * have lost something, */
-	uint8		delivery;		/* worker's: how its newest change goes to
-								 * channels, a ChangeDelivery */
-	uint64		gap_attempt;	/* or will, if this attempt succeeds */
-	char		name[NAMEDATALEN];	/* set before id */
-
-	pg_atomic_uint64 changes;	/* put into the ring */
-	pg_atomic_uint64 notified;	/* messages sent to its own channel */
-	pg_atomic_uint64 lost;		/* became gaps, for want of room */
-	pg_atomic_uint64 skipped;	/* not sent: overtaken before that */
-	pg_atomic_uint64 last_position;
-	pg_atomic_uint64 last_at;	/* TimestampTz, commit time of the newest */
-	pg_atomic_uint64 evicted;	/* no longer in the ring: how many, */
-	pg_atomic_uint64 evicted_position;	/* and the newest of them */
-
-	/* worker's: a gap to be told on the channel */
-	uint64		gap_changes;
-	uint64		gap_from;
-	uint64		gap_to;
-
-	pg_atomic_uint32 held;		/* messages that throttle holds back, on
-								 * channels of all kinds */
-
-	/*
-	 * worker's: how many of these are of changes that are no longer in the
-	 * ring.  A change has one message for each of its channels, so a gap that
-	 * is made of this may count more than there were changes.
-	 */
-	uint32		held_evicted;
-	uint64		held_from;
-	uint64		held_to;
-} SlotWatcher;
-
-/*
- * What the worker knows of the channels of a class.  Written by it alone.
- */
-typedef struct SlotChannelClass
-{
-	pg_atomic_uint64 appended;	/* put into the ring; read by all */
-	pg_atomic_uint64 evicted_position;	/* of the newest that is no longer
-										 * there; read by all */
-
-	/* worker's: a gap to be told with the next message to each of them */
-	uint64		gap_from;
-	uint64		gap_to;			/* 0: none */
-	uint64		gap_told;		/* to whom it was, by slot_channel_bit(), */
-	uint64		gap_attempt;	/* and by this attempt, */
-	uint64		gap_attempted;	/* to whom, if it commits */
-} SlotChannelClass;
-
-/*
- * When a watcher's condition was last evaluated, as TimestampTz to about a
- * second, 0: not since the server started.  Written by any backend.
- */
-typedef struct SlotCondition
-{
-	pg_atomic_uint32 id;		/* whose entry this is; 0: nobody's yet */
-	pg_atomic_uint64 checked_at;
-	pg_atomic_uint64 matched_at;	/* and it was true, */
-	pg_atomic_uint64 failed_at; /* and it failed */
-} SlotCondition;
 
 /* The worker's counters and places; it writes, all read. */
 typedef struct SlotProgress
@@ -157,6 +68,7 @@ extern int	slot_count(void);
 extern Slot *slot_get(int i);
 extern Oid	slot_database(Slot *slot);
 
+extern Accounts *slot_accounts(Slot *slot);
 extern Queue *slot_queue(Slot *slot);
 
 /* The longest batch that a queue carries itself. */
@@ -166,43 +78,6 @@ extern Ring *slot_ring(Slot *slot);
 extern Board *slot_board(Slot *slot);
 extern SlotProgress *slot_progress(Slot *slot);
 extern Subscriptions *slot_subscriptions(Slot *slot);
-
-/* The entry that belongs to a watcher's id; check the id in it. */
-extern SlotWatcher *slot_watcher(Slot *slot, uint32 id);
-
-/* Which one that is, below SLOT_ENTRIES; and the one of a number. */
-extern uint32 slot_entry_number(uint32 id);
-extern SlotWatcher *slot_entry(Slot *slot, uint32 number);
-
-/*
- * Gets an entry for a channel of which something is lost, and keeps it for the
- * channel until slot_release_channel(): its id, or SLOT_CHANNELS if there is
- * none.  Takes a lock.  Releasing it is legal where nothing may fail.
- */
-extern uint32 slot_hold_channel(Slot *slot, const char *name);
-extern void slot_release_channel(Slot *slot, uint32 id);
-
-/*
- * The class of a channel, and a bit that tells it from most others there; and
- * all classes, by number.
- */
-extern SlotChannelClass *slot_channel_class(Slot *slot, const char *name);
-extern uint64 slot_channel_bit(const char *name);
-extern SlotChannelClass *slot_class(Slot *slot, uint32 number);
-
-/* Notes that there are changes of channels, and tells. */
-extern void slot_use_channels(Slot *slot);
-extern bool slot_uses_channels(Slot *slot);
-
-/* The same of conditions. */
-extern SlotCondition *slot_condition(Slot *slot, uint32 id);
-
-/*
- * Notes that a watcher's condition has been evaluated: with which result, and
- * whether it failed.  In a transaction; cheap enough for each row.
- */
-extern void slot_note_condition(Slot *slot, uint32 watcher, bool matched,
-								bool failed);
 
 /* Broadcast when the ring has grown or the worker comes or goes. */
 extern ConditionVariable *slot_changed(Slot *slot);
@@ -225,19 +100,6 @@ extern int	slot_worker_pid(Slot *slot);
 /* Whether there is a launcher. */
 extern bool slot_launcher_runs(void);
 
-/*
- * Counts changes of a watcher that are dropped for want of room.  The worker
- * makes a gap of them.  Legal where nothing may fail.
- */
-extern void slot_add_lost(Slot *slot, uint32 watcher, uint64 changes);
-
-/*
- * How often that was called, and whether the gaps of so many calls are in
- * the ring.
- */
-extern uint64 slot_lost_added(Slot *slot);
-extern bool slot_lost_is_told(Slot *slot, uint64 added);
-
 /* --- the worker --- */
 
 /*
@@ -248,14 +110,6 @@ extern bool slot_claim_worker(Slot *slot, Oid *database);
 
 /* Says that it is connected and works. */
 extern void slot_set_working(Slot *slot);
-
-/*
- * What slot_add_lost() counted for some watcher, by the number of its entry;
- * 0: nothing left.  Once a gap tells of it, it is taken off.
- */
-extern bool slot_has_lost(Slot *slot);
-extern uint64 slot_next_lost(Slot *slot, uint32 *entry);
-extern void slot_clear_lost(Slot *slot, uint32 entry, uint64 changes);
 
 /* --- the launcher --- */
 

@@ -20,6 +20,7 @@
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
 
+#include "account.h"
 #include "board.h"
 #include "ectowatch.h"
 #include "listener.h"
@@ -175,7 +176,7 @@ ectowatch_stat_watchers_get(PG_FUNCTION_ARGS)
 
 	for (uint32 i = 0; i < SLOT_ENTRIES; i++)
 	{
-		SlotWatcher *entry = slot_entry(slot, i);
+		Account    *entry = account_at(slot, i);
 		uint32		id = pg_atomic_read_u32(&entry->id);
 		Row			row = {0};
 
@@ -212,7 +213,7 @@ ectowatch_stat_conditions_get(PG_FUNCTION_ARGS)
 
 	for (uint32 i = 0; i < SLOT_MAX_WATCHERS; i++)
 	{
-		SlotCondition *entry = slot_condition(slot, i);
+		ConditionAccount *entry = account_condition(slot, i);
 		uint32		id = pg_atomic_read_u32(&entry->id);
 		Row			row = {0};
 

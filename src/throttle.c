@@ -32,11 +32,11 @@
  *
  *		SlotProgress.held_offset	one above the offset of the first record in the
  *									ring that is held back; 0: none is
- *		SlotWatcher.held_evicted	how many messages of a watcher are held back
+ *		Account.held_evicted	how many messages of a watcher are held back
  *									whose records are no longer in the ring, and
  *									where these were: held_from, held_to
  *
- *		SlotWatcher.held			how many are held back of it at all, for a view
+ *		Account.held			how many are held back of it at all, for a view
  *
  * which only the worker writes, together with the cursor, so that they fit to
  * it.  A new worker, before it writes to the ring, goes through it from there
@@ -63,6 +63,7 @@
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 
+#include "account.h"
 #include "throttle.h"
 
 #define THROTTLE_MAX_BYTES	((Size) 64 * 1024 * 1024)
@@ -231,7 +232,7 @@ throttle_create(void)
 static Watcher *
 watcher_of(uint32 id)
 {
-	return &by_watcher[slot_entry_number(id)];
+	return &by_watcher[account_number(id)];
 }
 
 static Key
@@ -389,10 +390,10 @@ set_held_offset(void)
 }
 
 /* The entry of a watcher in the slot, or NULL if it is another one's by now. */
-static SlotWatcher *
+static Account *
 held_watcher(const Held *held)
 {
-	SlotWatcher *watcher = slot_watcher(slot, held->message.watcher);
+	Account    *watcher = account_of(slot, held->message.watcher);
 
 	if (pg_atomic_read_u32(&watcher->id) != held->message.watcher)
 		return NULL;
@@ -401,7 +402,7 @@ held_watcher(const Held *held)
 
 /* Only the worker writes it. */
 static void
-count_held(SlotWatcher *watcher, int by)
+count_held(Account *watcher, int by)
 {
 	pg_atomic_write_u32(&watcher->held,
 						pg_atomic_read_u32(&watcher->held) + by);
@@ -411,7 +412,7 @@ count_held(SlotWatcher *watcher, int by)
 static void
 held_release(Held *held)
 {
-	SlotWatcher *watcher = held_watcher(held);
+	Account    *watcher = held_watcher(held);
 
 	dlist_delete(&held->of_watcher);
 	if (watcher != NULL)
@@ -468,7 +469,7 @@ throttle_commit(void)
 	for (int i = 0; i < nnew; i++)
 	{
 		Held	   *held = touched[i]->held;
-		SlotWatcher *watcher = held_watcher(held);
+		Account    *watcher = held_watcher(held);
 
 		if (watcher != NULL)
 			count_held(watcher, 1);
@@ -691,7 +692,7 @@ throttle_evicted(const RingRecord *record, uint64 offset)
 	while (!dlist_is_empty(&in_ring))
 	{
 		Held	   *held = dlist_head_element(Held, in_ring, &in_ring);
-		SlotWatcher *watcher;
+		Account    *watcher;
 
 		if (held->offset > offset)
 			break;

@@ -65,7 +65,7 @@ extern long throttle_wait(void);
 
 /*
  * The ring drops the record at that offset.  What is held back of it will be
- * sent all the same, if this process lives; if not, SlotWatcher tells.
+ * sent all the same, if this process lives; if not, Account tells.
  */
 extern void throttle_evicted(const RingRecord *record, uint64 offset);
 

@@ -51,6 +51,7 @@
 #include "utils/wait_event.h"
 #include "utils/xid8.h"
 
+#include "account.h"
 #include "ectowatch.h"
 #include "reader.h"
 
@@ -123,7 +124,7 @@ goal_set(Goal *goal, Slot *slot)
 
 	queue_usage(slot_queue(slot), &usage);
 	goal->tickets = usage.tickets;
-	goal->lost = slot_lost_added(slot);
+	goal->lost = account_lost_added(slot);
 }
 
 /* Step 3. */
@@ -134,7 +135,7 @@ goal_reached(const Goal *goal, Slot *slot)
 
 	queue_usage(slot_queue(slot), &usage);
 	return usage.tickets - usage.batches >= goal->tickets &&
-		slot_lost_is_told(slot, goal->lost);
+		account_lost_is_told(slot, goal->lost);
 }
 
 /*

@@ -40,6 +40,7 @@
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 
+#include "account.h"
 #include "ectowatch.h"
 #include "options.h"
 #include "pending.h"

@@ -325,7 +325,7 @@ is_deeply([ @unread[ 1 .. $#unread ] ], ['9 next'], 'once');
 is( join(' ', map { /^10 (?:\{"type":"(gap)"|(\w+))/ } @heard) =~ s/ +/ /gr,
 	'gap before gap next', 'what is lost behind a gap is told, too');
 
-# two channels of one class, which slot.c finds by the same hash
+# two channels of one class, which account.c finds by the same hash
 my @pair = split /\|/, $node->safe_psql('postgres', q{
 	SELECT a.name, b.name
 	FROM (SELECT 'p' || i, hashtext('p' || i) FROM generate_series(1, 500) i) a (name, hash),
