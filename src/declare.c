@@ -5,10 +5,10 @@
  *
  * ectowatch_declare() is what an application calls when it starts, on each of
  * its nodes.  The list is read and checked as a whole before anything is
- * changed.  Each watcher then goes the way of watch_put(), which locks nothing
- * for one that is there as wanted; so only the first node of a new release has
- * something to lock, and the registry's lock, which comes before those of
- * tables, lets in one of them at a time.
+ * changed.  If all watchers are there as wanted, nothing is locked; so only the
+ * first node of a new release has something to lock.  The registry's lock,
+ * which comes before those of tables, lets in one of them at a time, and each
+ * watcher then goes the way of watch_put().
  *
  * A watcher belongs to the application that has declared it.  Others may not
  * declare it, and it is not removed on behalf of any other; one that was made
@@ -23,7 +23,6 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -36,21 +35,29 @@
 
 PG_FUNCTION_INFO_V1(ectowatch_declare);
 
-/* For errors: which definition is in hand. */
-typedef struct DeclareContext
+/* For errors: who calls. */
+#define CALLER	"ectowatch_declare()"
+
+/* What a call is about. */
+typedef struct Declaration
 {
-	const char *application;
-	int			number;
-} DeclareContext;
+	char	   *application;
+	List	   *wanted;			/* WatcherDefs that the list defines, */
+	WatchResult *results;		/* and what became of each */
+	List	   *extra;			/* other WatcherDefs of the application, */
+	bool		cleanup;		/* whether to remove them, */
+	List	   *removed;		/* and which are */
+	int			number;			/* of the definition in hand, for errors; or 0 */
+} Declaration;
 
 static void
 declare_error_callback(void *arg)
 {
-	DeclareContext *context = arg;
+	Declaration *declaration = arg;
 
-	if (context->number > 0)
+	if (declaration->number > 0)
 		errcontext("definition %d of application \"%s\"",
-				   context->number, context->application);
+				   declaration->number, declaration->application);
 }
 
 static void
@@ -77,13 +84,12 @@ check_arguments(FunctionCallInfo fcinfo)
 }
 
 /* The watchers that a list defines, each checked by itself. */
-static List *
-read_definitions(Jsonb *definitions, DeclareContext *context)
+static void
+read_definitions(Declaration *declaration, Jsonb *definitions)
 {
 	JsonbIterator *iterator = JsonbIteratorInit(&definitions->root);
 	JsonbIteratorToken token;
 	JsonbValue	item;
-	List	   *list = NIL;
 
 	while ((token = JsonbIteratorNext(&iterator, &item, true)) != WJB_DONE)
 	{
@@ -91,7 +97,7 @@ read_definitions(Jsonb *definitions, DeclareContext *context)
 
 		if (token != WJB_ELEM)
 			continue;
-		context->number++;
+		declaration->number++;
 		if (item.type != jbvBinary || !JsonContainerIsObject(item.val.binary.data))
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -99,27 +105,26 @@ read_definitions(Jsonb *definitions, DeclareContext *context)
 					 errhint("Write it as {\"relation\": \"users\", \"event\": \"updated\"}.")));
 		def = palloc0(sizeof(WatcherDef));
 		options_from_json(def, item.val.binary.data);
-		def->application = pstrdup(context->application);
+		def->application = declaration->application;
 		validate_watcher(def);
-		list = lappend(list, def);
+		declaration->wanted = lappend(declaration->wanted, def);
 	}
-	context->number = 0;
-	return list;
+	declaration->number = 0;
 }
 
 static void
-check_duplicates(List *list, DeclareContext *context)
+check_duplicates(Declaration *declaration)
 {
 	ListCell   *lc;
 
-	foreach(lc, list)
+	foreach(lc, declaration->wanted)
 	{
 		WatcherDef *def = lfirst(lc);
 
-		context->number = foreach_current_index(lc) + 1;
+		declaration->number = foreach_current_index(lc) + 1;
 		for (int i = 0; i < foreach_current_index(lc); i++)
 		{
-			WatcherDef *other = list_nth(list, i);
+			WatcherDef *other = list_nth(declaration->wanted, i);
 
 			if (strcmp(def->name, other->name) == 0)
 				ereport(ERROR,
@@ -129,7 +134,7 @@ check_duplicates(List *list, DeclareContext *context)
 						 errhint("Leave one out, or give it a label.")));
 		}
 	}
-	context->number = 0;
+	declaration->number = 0;
 }
 
 static void
@@ -146,27 +151,26 @@ put_row(ReturnSetInfo *rsinfo, const WatcherDef *def, const char *status)
 }
 
 /* The application's watchers that are not in its list. */
-static List *
-find_extra(List *list, const char *application)
+static void
+find_extra(Declaration *declaration)
 {
-	List	   *extra = NIL;
 	ListCell   *la;
 	ListCell   *lb;
 
+	declaration->extra = NIL;
 	foreach(la, watcher_list(InvalidOid))
 	{
 		WatcherDef *def = lfirst(la);
 		bool		wanted = false;
 
 		if (def->application == NULL ||
-			strcmp(def->application, application) != 0)
+			strcmp(def->application, declaration->application) != 0)
 			continue;
-		foreach(lb, list)
+		foreach(lb, declaration->wanted)
 			wanted = wanted || options_same_identity(lfirst(lb), def);
 		if (!wanted)
-			extra = lappend(extra, def);
+			declaration->extra = lappend(declaration->extra, def);
 	}
-	return extra;
 }
 
 /*
@@ -198,50 +202,90 @@ caller_may(const WatcherDef *def)
 }
 
 /*
- * Takes the locks of all tables that lack a trigger, waiting for none while it
- * has another: a transaction that writes to one of them, and then to another
- * that we had, could be the victim of the deadlock.  The registry's lock
- * comes first, as ever.
+ * Whether all is as wanted, as of now.  Looks at each definition, for errors.
  */
+static bool
+is_all_in_place(Declaration *declaration)
+{
+	bool		all = true;
+	ListCell   *lc;
+
+	foreach(lc, declaration->wanted)
+	{
+		declaration->number = foreach_current_index(lc) + 1;
+		if (!watch_is_in_place(lfirst(lc)))
+			all = false;
+	}
+	declaration->number = 0;
+	foreach(lc, declaration->extra)
+	{
+		if (declaration->cleanup && caller_may(lfirst(lc)))
+			all = false;
+	}
+	return all;
+}
+
 static void
-lock_tables(List *list)
+lock_tables(List *wanted)
+{
+	TableLock  *locks = palloc((list_length(wanted) + 1) * sizeof(TableLock));
+	int			n = 0;
+	ListCell   *lc;
+
+	foreach(lc, wanted)
+	{
+		locks[n] = watch_table_lock(lfirst(lc));
+		if (caller_may(lfirst(lc)) && locks[n].mode != NoLock)
+			n++;
+	}
+	locks_take(locks, n);
+}
+
+/* Drops the triggers that watchers, which are removed, have left idle. */
+static void
+drop_triggers(List *removed)
 {
 	List	   *tables = NIL;
 	ListCell   *lc;
 
-	foreach(lc, list)
+	foreach(lc, removed)
+		tables = list_append_unique_oid(tables,
+										((WatcherDef *) lfirst(lc))->relation);
+	foreach(lc, tables)
 	{
-		WatcherDef *def = lfirst(lc);
-
-		if (caller_may(def) &&
-			triggers_missing(def->relation, def->events, def->replicated) != 0)
-			tables = list_append_unique_oid(tables, def->relation);
+		if (get_rel_name(lfirst_oid(lc)) != NULL)
+			triggers_drop_idle(lfirst_oid(lc));
 	}
-	if (list_length(tables) < 2)
-		return;
+}
 
-	LockRelationOid(watcher_registry_oid(), ShareUpdateExclusiveLock);
-	for (;;)
+/*
+ * Changes what is not as wanted; the registry is locked.  Tables are locked
+ * before anything is changed, and triggers dropped last, which takes other locks
+ * but waits for none: so while a table is locked, no writer is waited for.  Old
+ * watchers go before new ones come, which may have their names.
+ */
+static void
+change_all(Declaration *declaration)
+{
+	ListCell   *lc;
+
+	lock_tables(declaration->wanted);
+	foreach(lc, declaration->extra)
 	{
-		List	   *locked = NIL;
-		Oid			busy = InvalidOid;
-
-		foreach(lc, tables)
+		if (declaration->cleanup && caller_may(lfirst(lc)))
 		{
-			if (!ConditionalLockRelationOid(lfirst_oid(lc), ShareRowExclusiveLock))
-			{
-				busy = lfirst_oid(lc);
-				break;
-			}
-			locked = lappend_oid(locked, lfirst_oid(lc));
+			watch_end(lfirst(lc));
+			declaration->removed = lappend(declaration->removed, lfirst(lc));
 		}
-		if (!OidIsValid(busy))
-			return;
-		foreach(lc, locked)
-			UnlockRelationOid(lfirst_oid(lc), ShareRowExclusiveLock);
-		LockRelationOid(busy, ShareRowExclusiveLock);
-		UnlockRelationOid(busy, ShareRowExclusiveLock);
 	}
+	foreach(lc, declaration->wanted)
+	{
+		declaration->number = foreach_current_index(lc) + 1;
+		declaration->results[foreach_current_index(lc)] =
+			watch_put(lfirst(lc), CALLER);
+	}
+	declaration->number = 0;
+	drop_triggers(declaration->removed);
 }
 
 Datum
@@ -254,54 +298,44 @@ ectowatch_declare(PG_FUNCTION_ARGS)
 	};
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	ErrorContextCallback callback;
-	DeclareContext context;
-	bool		cleanup;
-	List	   *list;
-	List	   *extra;
-	List	   *removed = NIL;
+	Declaration declaration = {0};
 	ListCell   *lc;
 
 	ectowatch_require_preload();
 	InitMaterializedSRF(fcinfo, 0);
 	check_arguments(fcinfo);
-	context.application = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	context.number = 0;
-	cleanup = PG_GETARG_BOOL(2);
+	declaration.application = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	declaration.cleanup = PG_GETARG_BOOL(2);
 
 	callback.callback = declare_error_callback;
-	callback.arg = &context;
+	callback.arg = &declaration;
 	callback.previous = error_context_stack;
 	error_context_stack = &callback;
 
-	list = read_definitions(PG_GETARG_JSONB_P(1), &context);
-	check_duplicates(list, &context);
+	read_definitions(&declaration, PG_GETARG_JSONB_P(1));
+	check_duplicates(&declaration);
+	declaration.results = palloc(list_length(declaration.wanted) *
+								 sizeof(WatchResult));
+	for (int i = 0; i < list_length(declaration.wanted); i++)
+		declaration.results[i] = WATCH_UNCHANGED;
 
-	/* first, for a new one may have the name of an old one */
-	extra = find_extra(list, context.application);
-	foreach(lc, extra)
+	find_extra(&declaration);
+	if (!is_all_in_place(&declaration))
 	{
-		if (cleanup && caller_may(lfirst(lc)))
-		{
-			watch_remove(lfirst(lc));
-			removed = lappend(removed, lfirst(lc));
-		}
+		watch_lock_registry(CALLER);
+		find_extra(&declaration);
+		change_all(&declaration);
 	}
-	lock_tables(list);
-	foreach(lc, list)
-	{
-		WatcherDef *def = lfirst(lc);
-
-		context.number = foreach_current_index(lc) + 1;
-		put_row(rsinfo, def, statuses[watch_put(def, "ectowatch_declare()")]);
-	}
-	context.number = 0;
-
-	foreach(lc, extra)
-		put_row(rsinfo, lfirst(lc),
-				list_member_ptr(removed, lfirst(lc)) ||
-				is_superseded(lfirst(lc), list) ? "removed" : "extra");
 	error_context_stack = callback.previous;
 
+	foreach(lc, declaration.wanted)
+		put_row(rsinfo, lfirst(lc),
+				statuses[declaration.results[foreach_current_index(lc)]]);
+	foreach(lc, declaration.extra)
+		put_row(rsinfo, lfirst(lc),
+				list_member_ptr(declaration.removed, lfirst(lc)) ||
+				is_superseded(lfirst(lc), declaration.wanted) ?
+				"removed" : "extra");
 	watch_require_slot();
 	return (Datum) 0;
 }

@@ -39,8 +39,6 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
-#include "tcop/utility.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -379,11 +377,12 @@ is_owner(Oid relation)
 
 /*
  * Locks the tables where a trigger is to be made, enabled or replaced, of
- * those that the caller owns, in the order of their OIDs.  Returns them.
+ * those that the caller owns.  Returns them.
  */
 static List *
 lock_tables(List *problems)
 {
+	TableLock  *locks = palloc(list_length(problems) * sizeof(TableLock));
 	List	   *locked = NIL;
 	ListCell   *lc;
 
@@ -394,10 +393,12 @@ lock_tables(List *problems)
 		if (needs_table_lock(problem) && is_owner(problem->relation) &&
 			!list_member_oid(locked, problem->relation))
 		{
-			LockRelationOid(problem->relation, ShareRowExclusiveLock);
+			locks[list_length(locked)].relation = problem->relation;
+			locks[list_length(locked)].mode = ShareRowExclusiveLock;
 			locked = lappend_oid(locked, problem->relation);
 		}
 	}
+	locks_take(locks, list_length(locked));
 	return locked;
 }
 
@@ -482,10 +483,7 @@ ectowatch_repair(PG_FUNCTION_ARGS)
 	if (find_problems() == NIL)
 		return (Datum) 0;
 
-	PreventCommandIfReadOnly("ectowatch_repair()");
-	PreventCommandIfParallelMode("ectowatch_repair()");
-	PreventCommandDuringRecovery("ectowatch_repair()");
-	LockRelationOid(watcher_registry_oid(), ShareUpdateExclusiveLock);
+	watch_lock_registry("ectowatch_repair()");
 	locked = lock_tables(find_problems());
 	problems = find_problems();
 	foreach(lc, problems)

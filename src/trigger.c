@@ -35,7 +35,6 @@
 #include "commands/sequence.h"
 #include "commands/trigger.h"
 #include "nodes/makefuncs.h"
-#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
@@ -43,6 +42,7 @@
 
 #include "capture.h"
 #include "ectowatch.h"
+#include "locks.h"
 #include "trigger.h"
 #include "watcher.h"
 
@@ -323,20 +323,17 @@ triggers_create_missing(Oid relation, int events, bool replicated)
 static bool
 lock_all_at_once(Oid relation)
 {
-	List	   *locked = NIL;
+	List	   *relations = find_all_inheritors(relation, NoLock, NULL);
+	TableLock  *locks = palloc(list_length(relations) * sizeof(TableLock));
+	int			n = 0;
 	ListCell   *lc;
 
-	foreach(lc, find_all_inheritors(relation, NoLock, NULL))
+	foreach(lc, relations)
 	{
-		if (!ConditionalLockRelationOid(lfirst_oid(lc), AccessExclusiveLock))
-		{
-			foreach(lc, locked)
-				UnlockRelationOid(lfirst_oid(lc), AccessExclusiveLock);
-			return false;
-		}
-		locked = lappend_oid(locked, lfirst_oid(lc));
+		locks[n].relation = lfirst_oid(lc);
+		locks[n++].mode = AccessExclusiveLock;
 	}
-	return true;
+	return locks_take_at_once(locks, n);
 }
 
 static void

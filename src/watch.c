@@ -165,26 +165,51 @@ look_for(WatcherDef *wanted, WatcherDef **existing)
 	return true;
 }
 
+bool
+watch_is_in_place(WatcherDef *wanted)
+{
+	WatcherDef *existing;
+
+	if (look_for(wanted, &existing))
+		return true;
+	check_owner(wanted->relation);
+	return false;
+}
+
+void
+watch_lock_registry(const char *caller)
+{
+	PreventCommandIfReadOnly(caller);
+	PreventCommandIfParallelMode(caller);
+	PreventCommandDuringRecovery(caller);
+	LockRelationOid(watcher_registry_oid(), ShareUpdateExclusiveLock);
+}
+
+TableLock
+watch_table_lock(const WatcherDef *wanted)
+{
+	TableLock	lock = {wanted->relation, NoLock};
+
+	if (triggers_missing(wanted->relation, wanted->events,
+						 wanted->replicated) != 0)
+		lock.mode = ShareRowExclusiveLock;
+	else if (options_find_identity(wanted) == NULL)
+		lock.mode = AccessShareLock;
+	return lock;
+}
+
 WatchResult
 watch_put(WatcherDef *wanted, const char *caller)
 {
 	WatcherDef *existing;
-	bool		lacks_triggers;
+	TableLock	lock;
 
-	if (look_for(wanted, &existing))
+	if (watch_is_in_place(wanted))
 		return WATCH_UNCHANGED;
-	check_owner(wanted->relation);
-	PreventCommandIfReadOnly(caller);
-	PreventCommandIfParallelMode(caller);
-	PreventCommandDuringRecovery(caller);
-
-	LockRelationOid(watcher_registry_oid(), ShareUpdateExclusiveLock);
-	lacks_triggers = triggers_missing(wanted->relation, wanted->events,
-									  wanted->replicated) != 0;
-	if (lacks_triggers)
-		LockRelationOid(wanted->relation, ShareRowExclusiveLock);
-	else if (options_find_identity(wanted) == NULL)
-		LockRelationOid(wanted->relation, AccessShareLock);
+	watch_lock_registry(caller);
+	lock = watch_table_lock(wanted);
+	if (lock.mode != NoLock)
+		locks_take(&lock, 1);
 	if (look_for(wanted, &existing))
 		return WATCH_UNCHANGED;
 	check_owner(wanted->relation);
@@ -206,7 +231,7 @@ watch_put(WatcherDef *wanted, const char *caller)
 		wanted->run = slot_run();
 		registry_insert(wanted);
 	}
-	if (lacks_triggers)
+	if (lock.mode == ShareRowExclusiveLock)
 		triggers_create_missing(wanted->relation, wanted->events,
 								wanted->replicated);
 	if (ectowatch_debug || wanted->debug)
@@ -298,10 +323,7 @@ ectowatch_alter(PG_FUNCTION_ARGS)
 	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	def = find_by_name(name);
 	check_owner(def->relation);
-	PreventCommandIfReadOnly("ectowatch_alter()");
-	PreventCommandIfParallelMode("ectowatch_alter()");
-	PreventCommandDuringRecovery("ectowatch_alter()");
-	LockRelationOid(watcher_registry_oid(), ShareUpdateExclusiveLock);
+	watch_lock_registry("ectowatch_alter()");
 	def = find_by_name(name);
 	options_from_arguments(def, fcinfo, 1, false);
 	(void) watch_put(def, "ectowatch_alter()");
@@ -324,20 +346,20 @@ add_ended(const WatcherDef *def)
 }
 
 void
+watch_end(const WatcherDef *def)
+{
+	if (get_rel_name(def->relation) != NULL)
+		check_owner(def->relation);
+	watch_lock_registry("ectowatch_unwatch()");
+	if (registry_remove(def))
+		add_ended(def);			/* else someone else was faster */
+}
+
+void
 watch_remove(const WatcherDef *def)
 {
-	bool		gone = get_rel_name(def->relation) == NULL;
-
-	if (!gone)
-		check_owner(def->relation);
-	PreventCommandIfReadOnly("ectowatch_unwatch()");
-	PreventCommandDuringRecovery("ectowatch_unwatch()");
-
-	LockRelationOid(watcher_registry_oid(), ShareUpdateExclusiveLock);
-	if (!registry_remove(def))
-		return;					/* someone else was faster */
-	add_ended(def);
-	if (!gone)
+	watch_end(def);
+	if (get_rel_name(def->relation) != NULL)
 		triggers_drop_idle(def->relation);
 }
 

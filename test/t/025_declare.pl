@@ -105,6 +105,28 @@ is(watchers(), "mail|4|changed,inserted\nshop|4|truncated,updated", 'each applic
 $node->safe_psql('postgres', declaration('shop', 'true'));
 is(watchers(), 'mail|4|changed,inserted', 'and nobody else\'s goes with them');
 
+# ---------- a writer comes to one table after the other
+
+# A trigger of users can go, and one of roles is to come, for which the table has
+# to be waited for: meanwhile users is not locked.
+$node->safe_psql('postgres',
+	q{SELECT ectowatch_declare('mail', '[]', true);
+	  SELECT ectowatch_declare('shop', '[{"relation": "users", "event": "deleted"}]', true)});
+my $writer = session($node, 'postgres');
+my $declarer = session($node, 'postgres');
+$writer->query_safe('BEGIN; UPDATE roles SET v = 0 WHERE id = 1');
+start_statement($declarer,
+	q{SELECT watcher, status FROM
+	  ectowatch_declare('shop', '[{"relation": "roles", "event": "updated"}]', true)});
+poll_query($node, 'postgres', q{
+	SELECT count(*) = 1 FROM pg_locks l JOIN pg_stat_activity USING (pid)
+	WHERE NOT granted AND l.relation = 'roles'::regclass AND query LIKE '%ectowatch_declare%'});
+$writer->query_safe(q{SET LOCAL lock_timeout = '1s'; UPDATE users SET v = 0 WHERE id = 1; COMMIT});
+is(finish_statement($declarer), "roles_updated|created\nusers_deleted|removed\n",
+	'a writer is not waited for with another table locked');
+$_->quit foreach $writer, $declarer;
+$node->safe_psql('postgres', declaration('mail', 'true', qw(inserted changed)));
+
 # ---------- debug
 
 my $log = -s $node->logfile;
