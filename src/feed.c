@@ -421,9 +421,11 @@ static void
 feed_append_inline(Feed *feed, const Batch *batch, uint32 done)
 {
 	BriefPlaces places;
+	uint32		read PG_USED_FOR_ASSERTS_ONLY;
 
 	brief_places_in_memory(&places, queue_data(feed->queue), batch->len);
-	(void) feed_append_places(feed, batch, done, &places);
+	read = feed_append_places(feed, batch, done, &places);
+	Assert(read == batch->nchanges);
 }
 
 static void
@@ -442,6 +444,7 @@ feed_append_spilled(Feed *feed, const Batch *batch, uint32 done)
 		{
 			brief_places_in_file(&places, file, batch->len);
 			read = feed_append_places(feed, batch, done, &places);
+			feed_show(feed);	/* reporting takes interrupts */
 			pfree(places.piece);
 		}
 		PG_CATCH();
@@ -454,12 +457,13 @@ feed_append_spilled(Feed *feed, const Batch *batch, uint32 done)
 	}
 	if (read < batch->nchanges)
 	{
+		uint32		unread = batch->nchanges - Max(read, done);
+
 		ereport(LOG,
 				(errcode_for_file_access(),
 				 errmsg("could not read %u changes that a transaction had put into a temporary file: %m",
-						batch->nchanges - read)));
-		feed_show(feed);
-		feed_append_unread(feed, batch, batch->nchanges - read);
+						unread)));
+		feed_append_unread(feed, batch, unread);
 	}
 }
 
