@@ -5,8 +5,9 @@
  *
  * Fields, and who touches them:
  *
- *	watchers				stored by the worker, read by all
- *	lock, channel_holders,	see "channels" below
+ *	watchers				stored by the worker, read by all; those of channels
+ *							also by backends, see "channels" below
+ *	lock, channel_holders,	see there
  *	classes
  *	lost, lost_added,		added to by committing backends, first lost[], then
  *	lost_told				the number of additions; the worker reads that

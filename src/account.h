@@ -36,7 +36,8 @@
 
 /*
  * What the worker knows of one watcher, or channel.  Written by the worker
- * alone; read by all, each field by itself.
+ * alone, but for id and name of a channel, which who holds it has written; read
+ * by all, each field by itself.
  */
 typedef struct Account
 {
@@ -151,7 +152,7 @@ extern ConditionAccount *account_condition(Slot *slot, uint32 id);
  * whether it failed.  In a transaction; cheap enough for each row.
  */
 extern void account_note_condition(Slot *slot, uint32 watcher, bool matched,
-								bool failed);
+								   bool failed);
 
 /*
  * Counts changes of a watcher that are dropped for want of room.  The worker

@@ -51,9 +51,9 @@ extern void brief_write(Brief *brief, Size size, uint32 head,
 						const ChangeParts *parts);
 
 /*
- * Where the changes of a batch lie, one after the other.  A file is read by
- * pieces of about so many bytes: memory that is used again and again is in the
- * processor's cache.
+ * Where the changes of a batch lie, one after the other.  A file is written and
+ * read by pieces of about so many bytes: memory that is used again and again is
+ * in the processor's cache.
  */
 #define BRIEF_PIECE_BYTES	(256 * 1024)
 

@@ -271,7 +271,7 @@ capture_condition_holds(const WatcherPlan *watcher, TriggerData *trigdata,
 
 	if (capture_slot != NULL)
 		account_note_condition(capture_slot, watcher->def->id, holds && !failed,
-							failed);
+							   failed);
 	return holds;
 }
 

@@ -80,7 +80,7 @@ typedef struct Delivery
 	uint64		attempt;		/* tells one from another that failed */
 	bool		restoring;		/* nothing is sent, but held back again */
 	List	   *crash_told;		/* Accounts whose gap is in the outbox */
-	List	   *classes_told;	/* SlotChannelClasses whose gap is there */
+	List	   *classes_told;	/* ChannelClasses whose gap is there */
 	MemoryContext scratch;		/* of one record; NULL: not needed yet */
 	StringInfoData out;
 

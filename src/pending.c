@@ -596,7 +596,7 @@ pending_release_channels(bool lost)
 			continue;
 		if (lost)
 			account_add_lost(pending.slot, SLOT_CHANNEL + i,
-						  pending.channels_lost[i]);
+							 pending.channels_lost[i]);
 		account_release_channel(pending.slot, SLOT_CHANNEL + i);
 	}
 	pending.channels_lost = NULL;	/* not twice */

@@ -86,7 +86,7 @@ extern void store_spill(Store *store);
 typedef void (*ChangeCallback) (const Change *change, void *arg);
 extern bool store_walk(Store *store, ChangeCallback callback, void *arg);
 
-/* The same for those that are in memory. */
+/* The same for those that are in memory.  The callback adds none. */
 extern void store_walk_buffer(Store *store, ChangeCallback callback, void *arg);
 
 /* Closes the file, and leaves it there.  Legal where nothing may fail. */

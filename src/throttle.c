@@ -32,11 +32,11 @@
  *
  *		SlotProgress.held_offset	one above the offset of the first record in the
  *									ring that is held back; 0: none is
- *		Account.held_evicted	how many messages of a watcher are held back
+ *		Account.held_evicted		how many messages of a watcher are held back
  *									whose records are no longer in the ring, and
  *									where these were: held_from, held_to
  *
- *		Account.held			how many are held back of it at all, for a view
+ *		Account.held				how many are held back of it at all, for a view
  *
  * which only the worker writes, together with the cursor, so that they fit to
  * it.  A new worker, before it writes to the ring, goes through it from there
