@@ -192,12 +192,13 @@ update_rows()				# VARIANT CLIENTS
 	run_pgbench "$2" "$scratch/tmp/update.sql"
 }
 
-# Waits until all sessions of a client are there.  pgbench's first one only looks
-# around.
-await_sessions()			# APPLICATION_NAME SESSIONS PID
+# Waits until a pgbench writes; so all of its sessions are there, and the one that
+# only looked around is gone.
+await_writing()				# APPLICATION_NAME PID
 {
-	until [ "$(query -c "SELECT count(*) FROM pg_stat_activity WHERE application_name = '$1'")" = "$2" ]; do
-		kill -0 "$3" 2>/dev/null || die "$scenario: $1 ended"
+	until [ "$(query -c "SELECT count(*) FROM pg_stat_activity
+			WHERE application_name = '$1' AND query LIKE 'UPDATE%'")" -gt 0 ]; do
+		kill -0 "$2" 2>/dev/null || die "$scenario: $1 ended"
 		sleep 0.02
 	done
 }
@@ -207,19 +208,20 @@ rows_updated()				# VARIANT
 	query -c "SELECT sum(n) FROM $(table "$1")"
 }
 
-# Lets processes run in turns of 0.1 s, each for the time of this run, in an order
-# that changes; sets "ran", how many seconds each had.
-take_turns()				# PID...
+# Lets processes run in turns, each for the time of this run, in an order that
+# changes; sets "ran", how many seconds each had.
+take_turns()				# TURNS_PER_SECOND PID...
 {
-	local turn i start pids=("$@") order
+	local turn i start turns=$(($1 * duration)) length order pids=("${@:2}")
 
+	length=$(calculate "1 / $1")
 	ran=()
-	for ((turn = 0; turn < 10 * duration; turn++)); do
-		mapfile -t order < <(shuf -i 0-$(($# - 1)))
+	for ((turn = 0; turn < turns; turn++)); do
+		mapfile -t order < <(shuf -i 0-$((${#pids[@]} - 1)))
 		for i in "${order[@]}"; do
 			start=$EPOCHREALTIME
 			kill -CONT "${pids[i]}"
-			sleep 0.1
+			sleep "$length"
 			kill -STOP "${pids[i]}"
 			ran[i]=$(calculate "${ran[i]:-0} + $EPOCHREALTIME - $start")
 		done
@@ -230,6 +232,11 @@ take_turns()				# PID...
 # sessions are all there, and one variant's at a time have work.  So what else goes
 # on in the machine, which changes by the second, hits all alike.  Sets "tps_of" and
 # "transactions_of" each variant, of which the latter has some more.
+#
+# At the end of a turn each client has a transaction under way, which is done in
+# the next one's time.  That is as long as the other's own, if they are alike;
+# what they differ by would be shown too small by its part of a turn.  So the more
+# clients, the longer are turns.
 declare -A tps_of transactions_of
 update_rows_in_turns()		# VARIANTS CLIENTS
 {
@@ -239,9 +246,9 @@ update_rows_in_turns()		# VARIANTS CLIENTS
 	for variant in $1; do
 		update_script "$variant" >"$scratch/tmp/update.$variant.sql"
 		PGAPPNAME=writer-$variant ${pinned:+taskset -c "$pinned"} pgbench -n -M prepared \
-			-c "$2" -j "$threads" -T "$patience" -f "$scratch/tmp/update.$variant.sql" >"$output.$variant" 2>&1 &
+			-c "$2" -j "$threads" -T $((patience + 10 * duration)) -f "$scratch/tmp/update.$variant.sql" >"$output.$variant" 2>&1 &
 		pids+=($!)
-		await_sessions "writer-$variant" "$2" $!
+		await_writing "writer-$variant" $!
 		kill -STOP $!
 	done
 	[ -z "${pinned:-}" ] || pin_sessions "$pinned"
@@ -250,7 +257,7 @@ update_rows_in_turns()		# VARIANTS CLIENTS
 	for variant in $1; do
 		before+=("$(rows_updated "$variant")")
 	done
-	take_turns "${pids[@]}"
+	take_turns $(($2 > 16 ? 2 : 10)) "${pids[@]}"
 	sleep 0.2
 	for variant in $1; do
 		tps_of[$variant]=$(calculate "($(rows_updated "$variant") - ${before[i]}) / ${ran[i]}")
@@ -270,9 +277,10 @@ update_rows_in_turns()		# VARIANTS CLIENTS
 # A backend runs where the server may: pin it by the program it serves.
 pin_sessions()				# PROCESSOR
 {
-	local pid
+	local pid pids
 
-	for pid in $(query -c "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'writer-%'"); do
+	pids=$(query -c "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'writer-%'")
+	for pid in $pids; do
 		taskset -cp "$1" "$pid" >/dev/null
 	done
 }
