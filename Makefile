@@ -25,7 +25,8 @@ NO_INSTALLCHECK = 1
 # As system headers, for the server's do not pass -Wextra themselves.
 PG_CPPFLAGS = -I$(home)src -isystem $(includedir_server) \
 	$(if $(WAIT_POINTS),-DECTOWATCH_WAIT_POINTS)
-PG_CFLAGS = -Wall -Wextra $(if $(WERROR),-Werror) $(if $(is_clang),$(clang_flags))
+# Who calls core touches no jump table on his way: see doc/design.md, "Choices".
+PG_CFLAGS = -fno-plt -Wall -Wextra $(if $(WERROR),-Werror) $(if $(is_clang),$(clang_flags))
 SHLIB_LINK += -Wl,--version-script=$(home)exports.map
 
 # PGXS passes the flags of the compiler that built the server, which is gcc.

@@ -48,7 +48,7 @@ struct Accounts
 	ConditionAccount conditions[SLOT_MAX_WATCHERS];
 };
 
-Size
+pg_attribute_hot Size
 accounts_shmem_size(void)
 {
 	return sizeof(Accounts);

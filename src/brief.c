@@ -149,7 +149,7 @@ brief_next_place(BriefPlaces *places)
 
 /* --- changes --- */
 
-void
+pg_attribute_hot void
 brief_reader_init(BriefReader *reader)
 {
 	memset(reader, 0, sizeof(*reader));
@@ -170,7 +170,7 @@ common_size(const Change *head)
 	return change_values(head) - (char *) head;
 }
 
-void
+pg_attribute_hot void
 brief_add_head(BriefReader *reader, const Change *head)
 {
 	Change	   *copy;

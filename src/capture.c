@@ -415,7 +415,7 @@ capture_warn_not_preloaded(void)
 			 errhint("Add this to postgresql.conf and restart the server: shared_preload_libraries = 'ectowatch'")));
 }
 
-Datum
+pg_attribute_hot Datum
 ectowatch_capture(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigdata = (TriggerData *) fcinfo->context;

@@ -21,7 +21,7 @@
 #define CHANGE_MAX_SIZE		(1024 * 1024)
 #define CHANGE_RING_PART	32
 
-uint32
+pg_attribute_hot uint32
 change_max_size(void)
 {
 	uint64		part = (uint64) ectowatch_ring_size * 1024 / CHANGE_RING_PART;
@@ -35,7 +35,7 @@ relation_of(const ChangeParts *parts)
 	return parts->relation_name ? parts->relation_name : "";
 }
 
-Size
+pg_attribute_hot Size
 change_needs(const ChangeParts *parts)
 {
 	return MAXALIGN(offsetof(Change, columns) +
@@ -46,7 +46,7 @@ change_needs(const ChangeParts *parts)
 					(parts->context ? parts->context_len : 0));
 }
 
-void
+pg_attribute_hot void
 change_write(Change *change, Size size, const ChangeParts *parts)
 {
 	/* the padding too: the bytes are compared and written to files */

@@ -20,7 +20,7 @@
 
 #include "counts.h"
 
-void
+pg_attribute_hot void
 counts_init(Counts *counts)
 {
 	counts->context = CurrentMemoryContext;
@@ -29,7 +29,7 @@ counts_init(Counts *counts)
 	counts->counts = palloc(counts->max * sizeof(Count));
 }
 
-Count *
+pg_attribute_hot Count *
 counts_of(Counts *counts, uint32 watcher)
 {
 	Count	   *count;
@@ -92,7 +92,7 @@ counts_total(const Counts *counts)
 	return total;
 }
 
-bool
+pg_attribute_hot bool
 counts_need_summary(const Counts *counts)
 {
 	for (int i = 0; i < counts->n; i++)

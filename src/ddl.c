@@ -67,7 +67,7 @@ static List *dropped_databases;
 
 /* --- databases --- */
 
-static void
+static pg_attribute_hot void
 ddl_xact_callback(XactEvent event, void *arg pg_attribute_unused())
 {
 	ListCell   *lc;
@@ -246,7 +246,7 @@ after_truncate(const Truncation *done)
 	}
 }
 
-static void
+static pg_attribute_hot void
 ddl_process_utility(PlannedStmt *pstmt, const char *queryString,
 					bool readOnlyTree, ProcessUtilityContext context,
 					ParamListInfo params, QueryEnvironment *queryEnv,
@@ -283,7 +283,7 @@ ddl_process_utility(PlannedStmt *pstmt, const char *queryString,
 
 /* --- tables --- */
 
-static void
+static pg_attribute_hot void
 ddl_object_access(ObjectAccessType access, Oid class, Oid object,
 				  int subid, void *arg)
 {

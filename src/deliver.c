@@ -158,7 +158,7 @@ note_end(void)
 	delivering = false;
 }
 
-static void
+static pg_attribute_hot void
 deliver_xact_callback(XactEvent event, void *arg pg_attribute_unused())
 {
 	switch (event)

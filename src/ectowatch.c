@@ -250,7 +250,7 @@ _PG_init(void)
 	preloaded = true;
 }
 
-bool
+pg_attribute_hot bool
 ectowatch_is_preloaded(void)
 {
 	return preloaded;

@@ -40,7 +40,7 @@
 
 PG_FUNCTION_INFO_V1(ectowatch_stat_subscriptions_get);
 
-void
+pg_attribute_hot void
 listen_read(ListenCommand *command, Node *statement)
 {
 	const char *channel = NULL;
@@ -119,7 +119,7 @@ follow_listen(const char *channel)
 	listening_add(channel, &options);
 }
 
-void
+pg_attribute_hot void
 listen_follow(const ListenCommand *command)
 {
 	switch (command->kind)

@@ -155,7 +155,7 @@ listener_set(const ListenerFilter *filter)
 	SpinLockRelease(&mine->lock);
 }
 
-bool
+pg_attribute_hot bool
 listener_has_unread(void)
 {
 	/* a glance; it is the signal that is relied on */

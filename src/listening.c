@@ -352,7 +352,7 @@ listening_end(bool committed)
 	set_filter();
 }
 
-static void
+static pg_attribute_hot void
 listening_xact_callback(XactEvent event, void *arg pg_attribute_unused())
 {
 	switch (event)

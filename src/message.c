@@ -541,7 +541,7 @@ append_value(StringInfo out, MessageColumn *column, Datum value)
 }
 
 /* All of them, or those which 'wanted' is true of. */
-static bool
+static pg_attribute_hot bool
 append_columns(StringInfo out, TupleTableSlot *row,
 			   MessageColumn *columns, int ncolumns, const bool *wanted,
 			   int nkeys, uint32 *keys_len)
@@ -613,7 +613,7 @@ append_columns_by_settings(StringInfo out, TupleTableSlot *row,
 	return complete;
 }
 
-bool
+pg_attribute_hot bool
 message_append_values(StringInfo out, TupleTableSlot *row,
 					  MessageColumn *columns, int ncolumns, bool by_settings,
 					  const bool *wanted, int nkeys, uint32 *keys_len)
@@ -622,7 +622,7 @@ message_append_values(StringInfo out, TupleTableSlot *row,
 		(out, row, columns, ncolumns, wanted, nkeys, keys_len);
 }
 
-bool
+pg_attribute_hot bool
 message_column_differs(const MessageColumn *column,
 					   TupleTableSlot *a, TupleTableSlot *b)
 {

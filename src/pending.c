@@ -122,7 +122,7 @@ pending_rows_memory(void)
 	return (Size) ectowatch_pending_memory * 1024 / 4;
 }
 
-static void
+static pg_attribute_hot void
 pending_start(void)
 {
 	MemoryContext old;
@@ -214,7 +214,7 @@ pending_remember_rows(void)
 /*
  * Notes how things are before the first change of this nesting level.
  */
-static void
+static pg_attribute_hot void
 pending_enter_level(void)
 {
 	int			nest = GetCurrentTransactionNestLevel();
@@ -274,7 +274,7 @@ pending_forget_rows(void)
 	rows_begin_anew(pending.rows);
 }
 
-bool
+pg_attribute_hot bool
 pending_remembers_rows(CommandId command)
 {
 	if (pending.context == NULL)
@@ -323,7 +323,7 @@ pending_store_row(const ChangeParts *parts, StoreHead *head)
 	pending.nchanges++;
 }
 
-void
+pg_attribute_hot void
 pending_add_row(const ChangeParts *parts, CommandId command, StoreHead *head)
 {
 	pending_begin_change();
@@ -666,7 +666,7 @@ pending_lose(void)
 	pending_note_lost();
 }
 
-static void
+static pg_attribute_hot void
 pending_commit(void)
 {
 	bool		wake = false;
@@ -717,7 +717,7 @@ pending_abort(void)
 	pending_end();
 }
 
-static void
+static pg_attribute_hot void
 pending_xact_callback(XactEvent event, void *arg pg_attribute_unused())
 {
 	if (pending.context == NULL)

@@ -583,7 +583,7 @@ plan_look_up(Relation relation, Oid trigger, int event)
 	return plan;
 }
 
-const TriggerPlan *
+pg_attribute_hot const TriggerPlan *
 plan_of_trigger(Relation relation, Oid trigger, int event)
 {
 	if (likely(last_plan != NULL && last_plan->valid &&

@@ -157,7 +157,7 @@ queue_init(Queue *queue, Size bytes, uint32 nbatches)
 		pg_atomic_init_u64(&queue->desc[i].state, STATE_WORD(0, STATE_FREE));
 }
 
-uint64
+pg_attribute_hot uint64
 queue_max_inline(Size bytes)
 {
 	return TYPEALIGN_DOWN(MAXIMUM_ALIGNOF, bytes / QUEUE_MAX_FRACTION);
@@ -176,7 +176,7 @@ queue_map(Queue *queue, QueueDesc *desc, uint64 start, uint64 len)
 		(void) *(volatile char *) queue_byte(queue, start);
 }
 
-bool
+pg_attribute_hot bool
 queue_reserve(Queue *queue, Batch *batch)
 {
 	uint64		need = batch->spill_id ? 0 : MAXALIGN(batch->len);
@@ -216,7 +216,7 @@ queue_reserve(Queue *queue, Batch *batch)
 	return true;
 }
 
-void
+pg_attribute_hot void
 queue_write(Queue *queue, uint64 ticket, uint64 offset,
 			const void *from, Size len)
 {
@@ -242,7 +242,7 @@ queue_decide(Queue *queue, uint64 ticket, int state)
 	return queue_worker_sleeps(queue);
 }
 
-bool
+pg_attribute_hot bool
 queue_commit(Queue *queue, uint64 ticket, int64 committed_at)
 {
 	queue_desc(queue, ticket)->batch.committed_at = committed_at;
@@ -255,7 +255,7 @@ queue_abort(Queue *queue, uint64 ticket)
 	return queue_decide(queue, ticket, STATE_ABORTED);
 }
 
-bool
+pg_attribute_hot bool
 queue_worker_sleeps(Queue *queue)
 {
 	pg_memory_barrier();

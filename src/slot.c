@@ -113,7 +113,7 @@ slot_queue_bytes(void)
 	return (Size) ectowatch_queue_size * 1024;
 }
 
-Size
+pg_attribute_hot Size
 slot_max_inline(void)
 {
 	return queue_max_inline(slot_queue_bytes());
@@ -222,7 +222,7 @@ slot_claim(Slot *slot, Oid database)
 	slot->database = database;
 }
 
-Slot *
+pg_attribute_hot Slot *
 slot_attach(void)
 {
 	Slot	   *free_slot = NULL;
@@ -278,7 +278,7 @@ slot_accounts(Slot *slot)
 	return (Accounts *) ((char *) slot + CACHELINEALIGN(sizeof(Slot)));
 }
 
-Queue *
+pg_attribute_hot Queue *
 slot_queue(Slot *slot)
 {
 	return (Queue *) ((char *) slot + slot_queue_offset());
@@ -329,7 +329,7 @@ slot_wake(pg_atomic_uint32 *procno)
 		SetLatch(&ProcGlobal->allProcs[n].procLatch);
 }
 
-void
+pg_attribute_hot void
 slot_request_worker(Slot *slot)
 {
 	if (pg_atomic_read_u32(&slot->wanted) == 0 &&

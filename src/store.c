@@ -18,7 +18,7 @@
 /* Of the heads of this backend, one after the other, whatever their store. */
 static uint64 last_serial;
 
-void
+pg_attribute_hot void
 store_init(Store *store, Size limit)
 {
 	memset(store, 0, sizeof(*store));
@@ -43,7 +43,7 @@ store_spill(Store *store)
 }
 
 /* Room for a change behind the others. */
-static void *
+static pg_attribute_hot void *
 store_room(Store *store, Size size)
 {
 	Size		limit = store->limit;
@@ -101,7 +101,7 @@ store_add_head(Store *store, const Change *change, StoreHead *head)
 	head->serial = last_serial;
 }
 
-void
+pg_attribute_hot void
 store_add_brief(Store *store, const ChangeParts *parts, StoreHead *head)
 {
 	Change	   *change;
@@ -188,7 +188,7 @@ store_walk(Store *store, ChangeCallback callback, void *arg)
 	return true;
 }
 
-void
+pg_attribute_hot void
 store_close(Store *store)
 {
 	if (store->file >= 0)
