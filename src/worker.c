@@ -265,11 +265,13 @@ ectowatch_worker_main(Datum arg)
 	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid,
 											  BGWORKER_BYPASS_ALLOWCONN);
 
-	slot_set_working(worker.slot);
-	pg_atomic_write_u32(&slot_progress(worker.slot)->start_failed, 0);
 	worker_override_settings();
 	feed_start(&worker.feed, worker.slot, worker_keep_listeners_up, &worker);
 	notify_start(worker.slot);
+
+	/* what fails at each start has to be tried less and less often */
+	slot_set_working(worker.slot);
+	pg_atomic_write_u32(&slot_progress(worker.slot)->start_failed, 0);
 	pgstat_report_activity(STATE_IDLE, NULL);
 
 	context = AllocSetContextCreate(TopMemoryContext, "ectowatch worker",
