@@ -11,8 +11,8 @@
  *	classes
  *	lost, lost_added,		added to by committing backends, first lost[], then
  *	lost_told				the number of additions; the worker reads that
- *							before it looks through lost[], and stores it in
- *							lost_told when nothing is left there
+ *							before it goes through lost[] once, and stores it
+ *							in lost_told afterwards
  *	conditions				stored by any backend, read by all; see below
  *
  * conditions[] says when watchers' conditions were last evaluated.  Backends
@@ -99,7 +99,10 @@ account_add_lost(Slot *slot, uint32 watcher, uint64 changes)
 uint64
 account_lost_added(Slot *slot)
 {
-	return pg_atomic_read_u64(&slot_accounts(slot)->lost_added);
+	uint64		added = pg_atomic_read_u64(&slot_accounts(slot)->lost_added);
+
+	pg_read_barrier();			/* lost[] has them all */
+	return added;
 }
 
 bool
@@ -121,21 +124,14 @@ uint64
 account_next_lost(Slot *slot, uint32 *entry)
 {
 	Accounts   *accounts = slot_accounts(slot);
-	uint64		added = account_lost_added(slot);
 
-	pg_memory_barrier();
-	for (uint32 i = 0; i < SLOT_ENTRIES; i++)
+	for (; *entry < SLOT_ENTRIES; (*entry)++)
 	{
-		uint64		lost = pg_atomic_read_u64(&accounts->lost[i]);
+		uint64		lost = pg_atomic_read_u64(&accounts->lost[*entry]);
 
 		if (lost > 0)
-		{
-			*entry = i;
 			return lost;
-		}
 	}
-	pg_write_barrier();
-	pg_atomic_write_u64(&accounts->lost_told, added);
 	return 0;
 }
 
@@ -143,6 +139,13 @@ void
 account_clear_lost(Slot *slot, uint32 entry, uint64 changes)
 {
 	pg_atomic_fetch_sub_u64(&slot_accounts(slot)->lost[entry], changes);
+}
+
+void
+account_set_lost_told(Slot *slot, uint64 added)
+{
+	pg_write_barrier();
+	pg_atomic_write_u64(&slot_accounts(slot)->lost_told, added);
 }
 
 /* --- channels ---

@@ -170,11 +170,14 @@ extern bool account_lost_is_told(Slot *slot, uint64 added);
 /* --- the worker --- */
 
 /*
- * What account_add_lost() counted for some watcher, by the number of its entry;
- * 0: nothing left.  Once a gap tells of it, it is taken off.
+ * What account_add_lost() counted for the next watcher that lost something, by
+ * the number of its entry, from 'entry' on, which is set to it; 0: none.  Once
+ * a gap tells of it, it is taken off.  What had been added before the first
+ * entry was looked at, is told after the last one.
  */
 extern bool account_has_lost(Slot *slot);
 extern uint64 account_next_lost(Slot *slot, uint32 *entry);
 extern void account_clear_lost(Slot *slot, uint32 entry, uint64 changes);
+extern void account_set_lost_told(Slot *slot, uint64 added);
 
 #endif							/* ECTOWATCH_ACCOUNT_H */

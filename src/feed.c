@@ -142,7 +142,7 @@ feed_show(Feed *feed)
  */
 static void
 feed_append(Feed *feed, const Change *change, const Batch *batch,
-			  uint32 index, uint32 span)
+			uint32 index, uint32 span)
 {
 	Account    *entry = feed_entry(feed, change);
 	RingRecord	record;
@@ -205,7 +205,7 @@ feed_publish(Feed *feed)
  */
 static void
 feed_append_gap(Feed *feed, const WatcherDef *def, const Batch *batch,
-				  uint64 changes, const char *reason)
+				uint64 changes, const char *reason)
 {
 	StringInfoData values;
 	ChangeParts parts;
@@ -221,7 +221,7 @@ feed_append_gap(Feed *feed, const WatcherDef *def, const Batch *batch,
 	parts.values_len = values.len;
 	parts.keys_len = 1;
 	feed_append(feed, change_make(&parts), batch,
-				  batch ? batch->nchanges - 1 : 0, span);
+				batch ? batch->nchanges - 1 : 0, span);
 }
 
 /* All watchers, in a transaction of its own. */
@@ -274,17 +274,39 @@ find_by_entry(Feed *feed, List *watchers, uint32 entry)
 }
 
 /*
- * Makes gaps of what backends could not hand over.  A watcher that is no
- * longer there has nobody to tell it to.
+ * The same for one that is no longer there, whose listeners may be: as the
+ * worker knows it, NULL if it has never had a change.
+ */
+static WatcherDef *
+find_removed(Feed *feed, uint32 entry)
+{
+	Account    *account = account_at(feed->slot, entry);
+	WatcherDef *def;
+
+	if (pg_atomic_read_u32(&account->id) == 0)
+		return NULL;
+	def = palloc0(sizeof(WatcherDef));
+	def->id = pg_atomic_read_u32(&account->id);
+	def->name = pstrdup(account->name);
+	def->delivery = account->delivery;
+	def->run = slot_run();
+	return def;
+}
+
+/*
+ * Makes gaps of what backends could not hand over.  Goes through the watchers
+ * once: while more is lost, the queue is to be emptied in between.
  */
 static void
 feed_append_lost(Feed *feed)
 {
+	uint64		added = account_lost_added(feed->slot);
 	List	   *watchers = feed_watchers();
-	uint32		entry;
 	uint64		lost;
 
-	while ((lost = account_next_lost(feed->slot, &entry)) > 0)
+	for (uint32 entry = 0;
+		 (lost = account_next_lost(feed->slot, &entry)) > 0;
+		 entry++)
 	{
 		WatcherDef *def = find_by_entry(feed, watchers, entry);
 
@@ -294,21 +316,24 @@ feed_append_lost(Feed *feed)
 			watchers = feed_watchers();
 			def = find_by_entry(feed, watchers, entry);
 		}
-		if (def != NULL)
+		if (def == NULL)
+			def = find_removed(feed, entry);
+
+		/* if the extension was dropped, there is nobody to tell */
+		if (def != NULL &&
+			positions_reserve(feed->slot, &feed->next_position, lost))
 		{
-			/* if the extension was dropped, there is nobody to tell */
-			if (positions_reserve(feed->slot, &feed->next_position, lost))
-			{
-				feed->now = GetCurrentTimestamp();
-				feed_append_gap(feed, def, NULL, lost, "queue_full");
-				feed_show(feed);
-			}
+			feed->now = GetCurrentTimestamp();
+			feed_append_gap(feed, def, NULL, lost, "queue_full");
+			feed_show(feed);
 		}
 
 		/* no interrupts since it was shown: it is told once */
 		account_clear_lost(feed->slot, entry, lost);
 		add_u64(&feed->progress->lost, lost);
+		CHECK_FOR_INTERRUPTS();
 	}
+	account_set_lost_told(feed->slot, added);
 	feed_publish(feed);
 }
 

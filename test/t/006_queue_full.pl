@@ -221,6 +221,23 @@ kill 'CONT', $worker;
 my @lines = grep { /^users_changed\t/ } $listen->wait_for_line(qr/^users_changed\t/);
 like($lines[0], qr/"reason":"crash"/, 'the first message is the gap of the restart');
 
+# ---------- a watcher that is removed before its loss is told
+
+wait_delivered($node, 'postgres');
+kill 'STOP', $worker;
+my $last = session($node, 'postgres');
+$last->query_safe("SET ectowatch.queue_timeout = '0'");
+$last->query_safe('DO $$BEGIN FOR i IN 3001 .. 6000 LOOP INSERT INTO quiet VALUES (i); COMMIT; END LOOP; END$$');
+$last->query_safe(q{
+	BEGIN;
+	INSERT INTO users SELECT i FROM generate_series(21, 120) i;
+	SELECT ectowatch_unwatch('users_changed');
+	COMMIT});
+$last->quit;
+kill 'CONT', $worker;
+@lines = grep { /^users_changed\t/ } $listen->wait_for_line(qr/^users_changed\t.*queue_full.*/);
+like($lines[-1], qr/"changes":101,"reason":"queue_full"/, 'its listeners are told, its end included');
+
 $listen->stop;
 $node->stop;
 done_testing();
