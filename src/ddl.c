@@ -17,7 +17,8 @@
  * to mean another one.  Who has no right to the command does not disturb the
  * worker: core refuses him.
  *
- * Sessions: what LISTEN and UNLISTEN mean for us is listen.c's business.
+ * Sessions: what LISTEN and UNLISTEN mean for us is listen.c's business; what
+ * DROP EXTENSION locks is drop.c's.
  *
  * Copyright (c) 2026, the ectowatch authors
  *
@@ -44,6 +45,7 @@
 
 #include "capture.h"
 #include "ddl.h"
+#include "drop.h"
 #include "ectowatch.h"
 #include "listen.h"
 #include "slot.h"
@@ -275,6 +277,7 @@ ddl_process_utility(PlannedStmt *pstmt, const char *queryString,
 	}
 
 	listen_read(&listen, pstmt->utilityStmt);
+	drop_lock_first(pstmt->utilityStmt);
 	before_utility(pstmt->utilityStmt);
 	next_process_utility(pstmt, queryString, readOnlyTree, context,
 						 params, queryEnv, dest, qc);

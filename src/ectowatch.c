@@ -34,7 +34,8 @@
  * seen; subscribe.c has the functions for those who want to.
  *
  * Shared memory is laid out in slot.c, and shown by stat.c.  launcher.c starts
- * workers.  ddl.c follows commands that concern watchers.
+ * workers.  ddl.c follows commands that concern watchers, drop.c those that drop
+ * the extension.
  *
  * When something is wrong, repair.c finds it in triggers and puts it right, and
  * self_test.c sends a probe through all of this.

@@ -13,6 +13,21 @@
 
 #include "locks.h"
 
+TableLock *
+locks_on(const List *relations, LOCKMODE mode)
+{
+	TableLock  *locks = palloc(list_length(relations) * sizeof(TableLock));
+	ListCell   *lc;
+
+	foreach(lc, relations)
+	{
+		TableLock	lock = {lfirst_oid(lc), mode};
+
+		locks[foreach_current_index(lc)] = lock;
+	}
+	return locks;
+}
+
 /*
  * Takes all locks but the one that we had, if any, and waits for none.  Returns
  * n; or the number of one that is in use, and then has taken none.
@@ -62,4 +77,11 @@ bool
 locks_take_at_once(const TableLock *locks, int n)
 {
 	return take_others(locks, n, -1) == n;
+}
+
+void
+locks_release(const TableLock *locks, int n)
+{
+	for (int i = 0; i < n; i++)
+		UnlockRelationOid(locks[i].relation, locks[i].mode);
 }

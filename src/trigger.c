@@ -246,6 +246,28 @@ triggers_list(void)
 	return list;
 }
 
+List *
+triggers_relations(void)
+{
+	Oid			function = capture_function();
+	Relation	pg_trigger = table_open(TriggerRelationId, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(pg_trigger, InvalidOid, false, NULL,
+										  0, NULL);
+	HeapTuple	tuple;
+	List	   *relations = NIL;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_trigger form = (Form_pg_trigger) GETSTRUCT(tuple);
+
+		if (form->tgfoid == function)
+			relations = lappend_oid(relations, form->tgrelid);
+	}
+	systable_endscan(scan);
+	table_close(pg_trigger, AccessShareLock);
+	return relations;
+}
+
 /*
  * Creates the trigger for one event.  Its name sorts before others, so that
  * what other triggers write comes later, and is unique in the database, so
@@ -324,16 +346,9 @@ static bool
 lock_all_at_once(Oid relation)
 {
 	List	   *relations = find_all_inheritors(relation, NoLock, NULL);
-	TableLock  *locks = palloc(list_length(relations) * sizeof(TableLock));
-	int			n = 0;
-	ListCell   *lc;
 
-	foreach(lc, relations)
-	{
-		locks[n].relation = lfirst_oid(lc);
-		locks[n++].mode = AccessExclusiveLock;
-	}
-	return locks_take_at_once(locks, n);
+	return locks_take_at_once(locks_on(relations, AccessExclusiveLock),
+							  list_length(relations));
 }
 
 static void

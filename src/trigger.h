@@ -52,6 +52,12 @@ extern void triggers_create_missing(Oid relation, int events, bool replicated);
 extern List *triggers_list(void);
 
 /*
+ * The relations that have one, temporary tables and partitions, whose triggers
+ * are clones, included; as often as they have one.
+ */
+extern List *triggers_relations(void);
+
+/*
  * Creates the trigger for an event, by number, as triggers_create_missing()
  * does; its name.
  */
