@@ -92,6 +92,12 @@ counts_total(const Counts *counts)
 	return total;
 }
 
+void
+counts_clear(Counts *counts)
+{
+	counts->n = 0;
+}
+
 pg_attribute_hot bool
 counts_need_summary(const Counts *counts)
 {

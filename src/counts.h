@@ -51,6 +51,9 @@ extern Count *counts_with_template(Counts *counts, const ChangeParts *parts);
 extern uint64 count_total(const Count *count);
 extern unsigned long counts_total(const Counts *counts);
 
+/* From now on they count anew. */
+extern void counts_clear(Counts *counts);
+
 /* Whether something was counted that is not stored. */
 extern bool counts_need_summary(const Counts *counts);
 

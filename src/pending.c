@@ -19,7 +19,8 @@
  *	  backend waits for a few milliseconds, and then gives up: the batch is
  *	  lost, which is to be told at COMMIT.  The callback is registered when the
  *	  library is loaded, and so called after those of most others; what they
- *	  write is in the batch.
+ *	  write is in the batch.  What another one writes after that comes too late:
+ *	  it is lost, which is to be told at COMMIT too.
  * 2. Other things happen that can fail, and the commit record is flushed.
  * 3. COMMIT, where nothing may fail: the batch is decided, or what is lost is
  *	  counted.  No allocation, no lock.  A file belongs to the worker now.
@@ -28,7 +29,8 @@
  *
  * PREPARE TRANSACTION is refused while changes are pending, for nothing of
  * ours would be called when it is committed.  But where logical replication
- * prepares, they are lost, and a gap says so at once.
+ * prepares, they are lost, and a gap says so at once; so is what comes after
+ * PRE_PREPARE.
  *
  * Subtransactions: the state before the first change of each nesting level is
  * kept in levels[]; store.c, counts.c and rows.c can be set back.
@@ -75,7 +77,8 @@ typedef struct Pending
 	Store		store;
 	uint32		nchanges;		/* in it */
 	Store		former;			/* the store before summaries */
-	Counts		counts;
+	Counts		counts;			/* once a ticket was taken, and at COMMIT: of
+								 * what is lost */
 
 	PendingLevel *levels;
 	int			nlevels;
@@ -89,15 +92,17 @@ typedef struct Pending
 	Rows	   *rows;
 
 	/* from PRE_COMMIT on */
-	Slot	   *slot;
+	Slot	   *slot;			/* NULL: there is none, or no need yet */
 	uint64		ticket;			/* 0: none was taken */
-	bool		lost;
 	uint32	   *channels_lost;	/* of ectowatch_notify(), by number of the
 								 * entry that is held for them, or NULL */
 } Pending;
 
 /* context is NULL, and nothing else counts, when nothing is pending */
 static Pending pending;
+
+/* What comes now, between PRE_COMMIT and the end, comes too late. */
+static bool handed_over;
 
 /* It is emptied at the end of each transaction. */
 static MemoryContext pending_context;
@@ -149,6 +154,37 @@ pending_end(void)
 	store_close(&pending.store);
 	pending.context = NULL;
 	MemoryContextReset(pending_context);
+}
+
+/* Says, once per session, that this database cannot be served. */
+static void
+pending_warn_no_slot(void)
+{
+	static bool warned = false;
+
+	if (warned)
+		return;
+	warned = true;
+	ereport(WARNING,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("changes of watched tables are not delivered in this database"),
+			 errdetail("%d other databases use ectowatch already.",
+					   ectowatch_max_databases),
+			 errhint("Increase ectowatch.max_databases and restart the server.")));
+}
+
+/* False if this database cannot be served. */
+static bool
+pending_attach(void)
+{
+	pending.slot = slot_attach();
+	if (pending.slot == NULL)
+	{
+		pending_warn_no_slot();
+		return false;
+	}
+	slot_request_worker(pending.slot);
+	return true;
 }
 
 /* --- rows --- */
@@ -294,7 +330,25 @@ pending_begin_change(void)
 {
 	if (pending.context == NULL)
 		pending_start();
+
+	/* COMMIT cannot, and may have to tell of a loss */
+	if (handed_over && pending.slot == NULL)
+		(void) pending_attach();
 	pending_enter_level();
+}
+
+/*
+ * Counts a change.  False if it is not to be stored: the store has been handed
+ * over, so it is lost.
+ */
+static bool
+pending_count(uint32 watcher)
+{
+	counts_of(&pending.counts, watcher)->stored++;
+	if (handed_over)
+		return false;
+	pending.nchanges++;
+	return true;
 }
 
 void
@@ -310,17 +364,15 @@ pending_add(const ChangeParts *parts, const RowVersion *version)
 					  change_digest(change)) != ROW_NEWEST)
 			return;
 	}
-	counts_of(&pending.counts, parts->watcher)->stored++;
-	store_add(&pending.store, change);
-	pending.nchanges++;
+	if (pending_count(parts->watcher))
+		store_add(&pending.store, change);
 }
 
 static void
 pending_store_row(const ChangeParts *parts, StoreHead *head)
 {
-	counts_of(&pending.counts, parts->watcher)->stored++;
-	store_add_brief(&pending.store, parts, head);
-	pending.nchanges++;
+	if (pending_count(parts->watcher))
+		store_add_brief(&pending.store, parts, head);
 }
 
 pg_attribute_hot void
@@ -399,7 +451,8 @@ pending_add_muted(const ChangeParts *parts)
 bool
 pending_walk(ChangeCallback callback, void *arg)
 {
-	return pending.context == NULL ||
+	/* what comes too late would not be delivered */
+	return pending.context == NULL || handed_over ||
 		counts_walk(&pending.counts, &pending.store, callback, arg);
 }
 
@@ -525,23 +578,6 @@ pending_reserve(Queue *queue, Batch *batch)
 	return false;
 }
 
-/* Says, once per session, that this database cannot be served. */
-static void
-pending_warn_no_slot(void)
-{
-	static bool warned = false;
-
-	if (warned)
-		return;
-	warned = true;
-	ereport(WARNING,
-			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-			 errmsg("changes of watched tables are not delivered in this database"),
-			 errdetail("%d other databases use ectowatch already.",
-					   ectowatch_max_databases),
-			 errhint("Increase ectowatch.max_databases and restart the server.")));
-}
-
 static void
 lose_channel(const Change *change, void *arg pg_attribute_unused())
 {
@@ -559,8 +595,8 @@ lose_channel(const Change *change, void *arg pg_attribute_unused())
 }
 
 /*
- * The changes cannot be handed over, which is to be told if the transaction
- * commits.  Channels are counted by name only now.
+ * The changes cannot be handed over: those that are counted are lost, if the
+ * transaction commits.  Channels are counted by name only now.
  */
 static void
 pending_note_lost(void)
@@ -568,7 +604,6 @@ pending_note_lost(void)
 	Store	   *store = &pending.store;
 	uint32		notifies = counts_of(&pending.counts, SLOT_CHANNELS)->stored;
 
-	pending.lost = true;
 	if (notifies == 0)
 		return;
 
@@ -584,6 +619,7 @@ pending_note_lost(void)
 	for (int i = 0; i < SLOT_MAX_CHANNELS; i++)
 		notifies -= pending.channels_lost[i];
 	pending.channels_lost[SLOT_CHANNELS - SLOT_CHANNEL] += notifies;
+	counts_of(&pending.counts, SLOT_CHANNELS)->stored = 0;
 }
 
 /* At COMMIT, or if nothing is lost, at ABORT. */
@@ -616,13 +652,8 @@ pending_pre_commit(void)
 	if (pending.nchanges == 0 && !(store->failed && counts_total(&pending.counts) > 0))
 		return;
 
-	pending.slot = slot_attach();
-	if (pending.slot == NULL)
-	{
-		pending_warn_no_slot();
+	if (!pending_attach())
 		return;
-	}
-	slot_request_worker(pending.slot);
 	queue = slot_queue(pending.slot);
 
 	if (store->spilled > 0 || store->used > slot_max_inline())
@@ -646,6 +677,9 @@ pending_pre_commit(void)
 	pending.ticket = batch.ticket;
 	if (batch.spill_id == 0)
 		queue_write(queue, batch.ticket, 0, store->buffer, store->used);
+
+	/* of what is lost: nothing yet */
+	counts_clear(&pending.counts);
 	WAIT_POINT_INTERRUPTIBLE("reserved");
 }
 
@@ -656,38 +690,41 @@ pending_pre_commit(void)
 static void
 pending_lose(void)
 {
-	pending.slot = slot_attach();
-	if (pending.slot == NULL)
+	if (pending_attach())
+		pending_note_lost();
+}
+
+/* Counts what is lost; at COMMIT.  Whether the worker has to be woken. */
+static bool
+pending_tell_lost(void)
+{
+	if (pending.slot == NULL ||
+		(counts_total(&pending.counts) == 0 && pending.channels_lost == NULL))
+		return false;
+	for (int i = 0; i < pending.counts.n; i++)
 	{
-		pending_warn_no_slot();
-		return;
+		const Count *count = &pending.counts.counts[i];
+		uint64		lost = count_total(count);
+
+		/* of channels, those of which nobody took the name */
+		if (lost > 0)
+			account_add_lost(pending.slot, count->watcher, lost);
 	}
-	slot_request_worker(pending.slot);
-	pending_note_lost();
+	pending_release_channels(true);
+	return queue_worker_sleeps(slot_queue(pending.slot));
 }
 
 static pg_attribute_hot void
 pending_commit(void)
 {
-	bool		wake = false;
+	bool		wake;
 
 	WAIT_POINT("commit");
-	if (pending.ticket != 0)
-		wake = queue_commit(slot_queue(pending.slot), pending.ticket,
-							GetCurrentTransactionStopTimestamp());
-	else if (pending.lost)
-	{
-		for (int i = 0; i < pending.counts.n; i++)
-		{
-			const Count *count = &pending.counts.counts[i];
-			uint64		lost = count_total(count);
-
-			if (lost > 0 && count->watcher != SLOT_CHANNELS)
-				account_add_lost(pending.slot, count->watcher, lost);
-		}
-		pending_release_channels(true);
-		wake = queue_worker_sleeps(slot_queue(pending.slot));
-	}
+	wake = pending.ticket != 0 &&
+		queue_commit(slot_queue(pending.slot), pending.ticket,
+					 GetCurrentTransactionStopTimestamp());
+	if (pending_tell_lost())
+		wake = true;
 
 	/* a file that the queue does not name is nobody's */
 	if (pending.store.spill_id != 0 &&
@@ -720,6 +757,9 @@ pending_abort(void)
 static pg_attribute_hot void
 pending_xact_callback(XactEvent event, void *arg pg_attribute_unused())
 {
+	/* also if nothing is pending yet */
+	handed_over = event == XACT_EVENT_PRE_COMMIT ||
+		event == XACT_EVENT_PRE_PREPARE;
 	if (pending.context == NULL)
 		return;
 
@@ -752,10 +792,7 @@ pending_xact_callback(XactEvent event, void *arg pg_attribute_unused())
 						 errhint("Use COMMIT, or remove the watchers of these tables with ectowatch_unwatch().")));
 			break;
 		case XACT_EVENT_PREPARE:
-			if (pending.lost)
-				pending_commit();
-			else
-				pending_abort();	/* what is here was rolled back */
+			pending_commit();	/* what is here was rolled back, or is lost */
 			break;
 		case XACT_EVENT_PARALLEL_PRE_COMMIT:
 		case XACT_EVENT_PARALLEL_COMMIT:
