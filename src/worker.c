@@ -47,14 +47,12 @@
 #include "slot.h"
 #include "worker.h"
 
-/*
- * From how many batches a millisecond on they are left to gather, and for how
- * long at most: the more there are, the less time the processors have for us.
- */
+/* From how many batches a millisecond on they are left to gather; so long. */
 #define BUSY_PER_MS			4
-#define NAP_PER_MS			3	/* batches a millisecond, for each of the nap */
-#define NAP_MIN_MS			2
-#define NAP_MAX_MS			4
+#define NAP_MS				2
+
+/* Over what time that is averaged: a burst behind a slow flush is no load. */
+#define RATE_MS				10
 
 /* After an error. */
 #define RETRY_MS			1000
@@ -65,7 +63,7 @@ typedef struct Worker
 	Feed		feed;
 	TimestampTz notify_at;		/* not before that */
 	TimestampTz rested_at;		/* when it slept or napped last */
-	long		nap;			/* how long that was, in ms; 0: it slept */
+	double		rate;			/* batches a millisecond, of late */
 	bool		failed;			/* the last turn was given up */
 } Worker;
 
@@ -194,31 +192,26 @@ worker_sleep(Worker *worker, long wait)
 	ResetLatch(MyLatch);
 }
 
-/*
- * Whether batches have come fast since it slept or napped last.  A burst is not
- * a load, so the first nap is short.
- */
+/* Whether batches come fast; asked before each sleep or nap. */
 static bool
 worker_is_busy(Worker *worker)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	double		per_ms = worker->feed.taken * 1000.0 /
-		Max(now - worker->rested_at, 1);
-	long		most = Max((long) Min(per_ms / NAP_PER_MS, NAP_MAX_MS),
-						   NAP_MIN_MS);
+	double		elapsed = Max(now - worker->rested_at, 1) / 1000.0;
 
+	worker->rate += (worker->feed.taken / elapsed - worker->rate) *
+		Min(elapsed / RATE_MS, 1);
 	worker->rested_at = now;
 	worker->feed.taken = 0;
-	worker->nap = per_ms < BUSY_PER_MS ? 0 : Min(worker->nap + 1, most);
-	return worker->nap > 0;
+	return worker->rate >= BUSY_PER_MS;
 }
 
 /* Lets batches gather: no commit has to wake us, unless the queue is full. */
 static void
-worker_nap(Worker *worker)
+worker_nap(void)
 {
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 worker->nap, PG_WAIT_EXTENSION);
+					 NAP_MS, PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
 }
 
@@ -297,7 +290,7 @@ ectowatch_worker_main(Datum arg)
 		if (wait == 0)
 			continue;
 		if (worker_is_busy(&worker) && !worker.failed)
-			worker_nap(&worker);
+			worker_nap();
 		else
 			worker_sleep(&worker, wait);
 	}
