@@ -186,10 +186,10 @@ update_script()				# VARIANT
 }
 
 # Updates of single rows of a variant's table by CLIENTS sessions.
-update_rows()				# VARIANT CLIENTS
+update_rows()				# VARIANT CLIENTS [OPTION...]
 {
 	update_script "$1" >"$scratch/tmp/update.sql"
-	run_pgbench "$2" "$scratch/tmp/update.sql"
+	run_pgbench "$2" "$scratch/tmp/update.sql" "${@:3}"
 }
 
 # Waits until a pgbench writes; so all of its sessions are there, and the one that
@@ -208,11 +208,11 @@ rows_updated()				# VARIANT
 	query -c "SELECT sum(n) FROM $(table "$1")"
 }
 
-# Lets processes run in turns, each for the time of this run, in an order that
-# changes; sets "ran", how many seconds each had.
+# Lets processes run in turns, each for "turns_seconds" or else the time of this
+# run, in an order that changes; sets "ran", how many seconds each had.
 take_turns()				# TURNS_PER_SECOND PID...
 {
-	local turn i start turns=$(($1 * duration)) length order pids=("${@:2}")
+	local turn i start turns=$(($1 * ${turns_seconds:-$duration})) length order pids=("${@:2}")
 
 	length=$(calculate "1 / $1")
 	ran=()
@@ -237,7 +237,8 @@ take_turns()				# TURNS_PER_SECOND PID...
 # the next one's time.  That is as long as the other's own, if they are alike;
 # what they differ by would be shown too small by its part of a turn.  So the more
 # clients, the longer are turns.
-declare -A tps_of transactions_of
+# A variant's sessions have the settings of "options_of", if that has some.
+declare -A tps_of transactions_of options_of
 update_rows_in_turns()		# VARIANTS CLIENTS
 {
 	local variant pids=() before=() i=0 output=$scratch/tmp/pgbench
@@ -245,7 +246,8 @@ update_rows_in_turns()		# VARIANTS CLIENTS
 
 	for variant in $1; do
 		update_script "$variant" >"$scratch/tmp/update.$variant.sql"
-		PGAPPNAME=writer-$variant ${pinned:+taskset -c "$pinned"} pgbench -n -M prepared \
+		PGAPPNAME=writer-$variant PGOPTIONS="${PGOPTIONS:-} ${options_of[$variant]:-}" \
+			${pinned:+taskset -c "$pinned"} pgbench -n -M prepared \
 			-c "$2" -j "$threads" -T $((patience + 10 * duration)) -f "$scratch/tmp/update.$variant.sql" >"$output.$variant" 2>&1 &
 		pids+=($!)
 		await_writing "writer-$variant" $!

@@ -17,6 +17,9 @@ variants=(plpgsql ectowatch ectowatch-ring)
 cases=(200 2000 0)			# transactions per second; 0: as many as can be
 writers=16
 
+# how long a flush takes changes from second to second
+rounds=$((2 * rounds))
+
 prepare()
 {
 	create_table plpgsql "$rows"

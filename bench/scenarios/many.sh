@@ -8,6 +8,7 @@
 # database with one watcher and in one with 1,000.
 
 variants=(none empty empty-2 ectowatch ectowatch-4 ectowatch-16)
+groups=("${variants[*]}" "${variants[@]}")
 settings=("max_locks_per_transaction = 512" "$wait_for_room")
 
 watched=1000				# tables
@@ -53,15 +54,26 @@ watchers()					# VARIANT
 	esac
 }
 
-measure_one_table()			# VARIANT
+# Transactions of one row, of all variants in turns.
+measure_one_row()			# VARIANT...
 {
-	local start rows=$many_rows
+	local case="one table, 16 clients, synchronous_commit off" variant rows=$many_rows changes=0
 
-	settle "$1"
+	for variant in "$@"; do
+		settle "$variant"
+	done
 	start_counting
-	PGOPTIONS="-c synchronous_commit=off" update_rows "$1" 16
-	end_counting $((transactions * $(watchers "$1")))
-	record "one table, 16 clients, synchronous_commit off" "$1" "$tps" tps
+	PGOPTIONS="-c synchronous_commit=off" update_rows_in_turns "$*" 16
+	for variant in "$@"; do
+		changes=$((changes + ${transactions_of[$variant]} * $(watchers "$variant")))
+		record "$case" "$variant" "${tps_of[$variant]}" tps
+	done
+	end_counting $changes
+}
+
+measure_many_rows()			# VARIANT
+{
+	local start
 
 	settle "$1"
 	start_counting
@@ -95,9 +107,14 @@ measure_connections()		# CASE DATABASE
 	done
 }
 
-measure()
+measure()					# VARIANT, or all
 {
-	measure_one_table "$1"
+	if [[ $1 == *" "* ]]; then
+		# shellcheck disable=SC2086
+		measure_one_row $1
+		return 0
+	fi
+	measure_many_rows "$1"
 	case $1 in
 		none | empty | ectowatch) measure_many_tables "$1" ;;
 	esac

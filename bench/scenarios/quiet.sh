@@ -1,14 +1,19 @@
 # quiet: what watchers cost whom nobody hears.  Target 6.
 #
 # As tps, by 16 clients, without a listener or reader: a watcher with a message
-# per change, one with delivery none, and one whose writers are muted.  Also WAL
-# per transaction, and the xids that are taken beyond those of the writers.
+# per change, one with delivery none, and one whose writers are muted.  And, of
+# each alone, WAL per transaction, and the xids that are taken beyond those of the
+# writers.
 #
 # And an idle server, on which all these watchers are: how often launcher and
 # worker wake up (context switches of any kind), WAL and xids meanwhile.
 
 variants=(none empty ectowatch ectowatch-none ectowatch-mute)
+groups=("${variants[*]}")
+options_of[ectowatch-mute]="-c ectowatch.mute=on"
 cases=(on off)				# synchronous_commit
+
+alone=500					# transactions of each client
 
 prepare()
 {
@@ -25,23 +30,37 @@ counters()
 	query -F ' ' -c "SELECT pg_current_wal_insert_lsn() - '0/0', pg_snapshot_xmax(pg_current_snapshot())"
 }
 
-measure()					# VARIANT SYNCHRONOUS_COMMIT
+measure()					# VARIANTS SYNCHRONOUS_COMMIT
 {
-	local case="16 clients, synchronous_commit $2" options="-c synchronous_commit=$2"
+	local case="16 clients, synchronous_commit $2" variant
+
+	for variant in $1; do
+		settle "$variant"
+	done
+	start_counting
+	PGOPTIONS="-c synchronous_commit=$2" update_rows_in_turns "$1" 16
+	end_counting $((${transactions_of[ectowatch]} + ${transactions_of[ectowatch-none]}))
+	for variant in $1; do
+		record "$case" "$variant" "${tps_of[$variant]}" tps
+		measure_alone "$variant" "$2"
+	done
+}
+
+measure_alone()				# VARIANT SYNCHRONOUS_COMMIT
+{
+	local case="16 clients, synchronous_commit $2"
 	local wal xid wal_before xid_before
 
-	[ "$1" != ectowatch-mute ] || options+=" -c ectowatch.mute=on"
 	settle "$1"
 	read -r wal_before xid_before < <(counters)
 	start_counting
-	PGOPTIONS=$options update_rows "$1" 16
+	PGOPTIONS="-c synchronous_commit=$2 ${options_of[$1]:-}" update_rows "$1" 16 -t $alone
 	case $1 in
 		ectowatch | ectowatch-none) end_counting "$transactions" ;;
 	esac
 	read -r wal xid < <(counters)
-	record "$case" "$1" "$tps" tps
 	record "WAL, $case" "$1" "$(calculate "($wal - $wal_before) / $transactions")" "bytes/transaction"
-	record "xids, $case" "$1" "$(calculate "($xid - $xid_before - $transactions) / $duration")" "xids/s beyond those of writers"
+	record "xids, $case" "$1" "$((xid - xid_before - transactions))" "xids beyond those of writers"
 }
 
 switches()					# PID

@@ -11,6 +11,7 @@ variants=(none empty plpgsql tcn pgq ectowatch)
 # of those in a group one has a listener: a NOTIFY wakes all that there are
 groups=("none empty ectowatch" plpgsql tcn pgq)
 settings=("max_connections = 300")
+turns_seconds=$((2 * duration))
 
 # clients, synchronous_commit, and maybe a processor
 cases=()
