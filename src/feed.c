@@ -294,6 +294,33 @@ find_removed(Feed *feed, uint32 entry)
 }
 
 /*
+ * The watchers, with those before them that have had changes and are no longer
+ * there.
+ */
+static List *
+add_removed(Feed *feed, List *watchers)
+{
+	uint32	   *living = palloc0(SLOT_MAX_WATCHERS * sizeof(uint32));
+	List	   *removed = NIL;
+	ListCell   *lc;
+
+	foreach(lc, watchers)
+	{
+		uint32		id = ((WatcherDef *) lfirst(lc))->id;
+
+		living[account_number(id)] = id;
+	}
+	for (uint32 entry = 0; entry < SLOT_MAX_WATCHERS; entry++)
+	{
+		WatcherDef *def = find_removed(feed, entry);
+
+		if (def != NULL && def->id != living[entry])
+			removed = lappend(removed, def);
+	}
+	return list_concat(removed, watchers);
+}
+
+/*
  * Makes gaps of what backends could not hand over.  Goes through the watchers
  * once: while more is lost, the queue is to be emptied in between.
  */
@@ -339,14 +366,14 @@ feed_append_lost(Feed *feed)
 
 /*
  * The rest of a batch could not be read from its file.  Which watchers it had
- * changes of is not known, so all get a gap, and channels one for all of them.
- * No interrupts once positions are reserved: to a later worker the first gap
- * says that the batch is done.
+ * changes of is not known, so all get a gap, removed ones too, and channels one
+ * for all of them.  No interrupts once positions are reserved: to a later worker
+ * the first gap says that the batch is done.
  */
 static void
 feed_append_unread(Feed *feed, const Batch *batch, uint64 changes)
 {
-	List	   *watchers = feed_watchers();
+	List	   *watchers = add_removed(feed, feed_watchers());
 	ListCell   *lc;
 
 	if (account_uses_channels(feed->slot))

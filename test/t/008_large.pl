@@ -232,6 +232,7 @@ $session->query_safe('UPDATE users SET v = 11');
 @files = spill_files($node);
 is(scalar(@files), 1, 'a file that is in the queue');
 unlink @files;
+$node->safe_psql('postgres', q{SELECT ectowatch_unwatch('roles_inserted')});
 kill 'CONT', $worker;
 wait_delivered($node, 'postgres');
 $node->safe_psql('postgres', 'INSERT INTO done DEFAULT VALUES');
@@ -241,11 +242,12 @@ is_deeply(
 		violations => 0,
 		'users_changed gap queue_full' => 0,
 		'roles_inserted gap queue_full' => 0,
+		'roles_inserted ended' => 1,
 		'wide_updated gap queue_full' => 0,
 		'done_inserted gap queue_full' => 0,
 		'done_inserted inserted' => 1
 	},
-	'a file that vanished: all watchers are told, without a count');
+	'a file that vanished: all watchers are told, without a count, and one that was removed meanwhile');
 $listen->stop;
 
 # it works again, the directory is made anew
