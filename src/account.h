@@ -46,6 +46,8 @@ typedef struct Account
 								 * have lost something, */
 	uint8		delivery;		/* worker's: how its newest change goes to
 								 * channels, a ChangeDelivery */
+	uint8		flags;			/* worker's: of the flags of its newest change
+								 * CHANGE_FRESH and CHANGE_DEBUG */
 	uint64		gap_attempt;	/* or will, if this attempt succeeds */
 	char		name[NAMEDATALEN];	/* set before id */
 

@@ -178,6 +178,7 @@ feed_append(Feed *feed, const Change *change, const Batch *batch,
 		add_u64(&feed->progress->changes, 1);
 	}
 	entry->delivery = change->delivery;
+	entry->flags = change->flags & (CHANGE_FRESH | CHANGE_DEBUG);
 	pg_atomic_write_u64(&entry->last_position, record.position);
 	pg_atomic_write_u64(&entry->last_at, (uint64) record.committed_at);
 
@@ -289,7 +290,8 @@ find_removed(Feed *feed, uint32 entry)
 	def->id = pg_atomic_read_u32(&account->id);
 	def->name = pstrdup(account->name);
 	def->delivery = account->delivery;
-	def->run = slot_run();
+	def->debug = (account->flags & CHANGE_DEBUG) != 0;
+	def->run = (account->flags & CHANGE_FRESH) ? slot_run() : ~slot_run();
 	return def;
 }
 

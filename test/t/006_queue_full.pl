@@ -203,6 +203,7 @@ cmp_ok(
 # ---------- after a restart, what is lost first does not hide what the restart cost
 
 $listen->stop;
+$node->append_conf('postgresql.conf', "ectowatch.ring_size = '1MB'");
 $node->restart;
 $listen = start_listen($node, 'postgres', [], @channels);
 $worker = worker_pid($node, 'postgres');
@@ -237,6 +238,32 @@ $last->quit;
 kill 'CONT', $worker;
 @lines = grep { /^users_changed\t/ } $listen->wait_for_line(qr/^users_changed\t.*queue_full.*/);
 like($lines[-1], qr/"changes":101,"reason":"queue_full"/, 'its listeners are told, its end included');
+
+# ---------- the same, from before the restart, and the ring has dropped what its
+# listeners should have been told before
+
+my $sleeper = block_channels($node, 'postgres');
+$node->safe_psql('postgres', 'INSERT INTO skew VALUES (1)');
+$node->safe_psql('postgres',
+	"SELECT count(ectowatch_notify('filler', i || repeat('y', 7000))) FROM generate_series(1, 300) i");
+poll_query($node, 'postgres', 'SELECT queue_batches = 0 FROM ectowatch_stat');
+kill 'STOP', $worker;
+$last = session($node, 'postgres');
+$last->query_safe("SET ectowatch.queue_timeout = '0'");
+$last->query_safe('DO $$BEGIN FOR i IN 6001 .. 9000 LOOP INSERT INTO quiet VALUES (i); COMMIT; END LOOP; END$$');
+$last->query_safe(q{
+	BEGIN;
+	INSERT INTO skew VALUES (2), (3);
+	SELECT ectowatch_unwatch('skew_changed');
+	COMMIT});
+$last->quit;
+kill 'CONT', $worker;
+unblock_channels($node, $sleeper);
+@lines = grep { /^skew_changed\t/ } $listen->wait_for_line(qr/^skew_changed\t.*queue_full.*/);
+is_deeply(
+	[ map { /"reason":"(\w+)"/ } @lines ],
+	[qw(overtaken crash queue_full)],
+	'a restart is told before its last gap');
 
 $listen->stop;
 $node->stop;
