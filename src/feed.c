@@ -360,6 +360,7 @@ feed_append_lost(Feed *feed)
 		/* no interrupts since it was shown: it is told once */
 		account_clear_lost(feed->slot, entry, lost);
 		add_u64(&feed->progress->lost, lost);
+		WAIT_POINT("lost");
 		CHECK_FOR_INTERRUPTS();
 	}
 	account_set_lost_told(feed->slot, added);

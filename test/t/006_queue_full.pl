@@ -200,6 +200,43 @@ cmp_ok(
 	$node->safe_psql('postgres', 'SELECT count(*) FROM users') - $seen,
 	'ectowatch_position() lies before a gap of what its snapshot does not see');
 
+# ---------- while gaps are told, more is lost: the queue is emptied before that is told
+
+sub fill_and_lose
+{
+	my ($first, @tables) = @_;
+	my $writer = session($node, 'postgres');
+
+	$writer->query_safe("SET ectowatch.queue_timeout = '0'");
+	$writer->query_safe(
+		"DO \$\$BEGIN FOR i IN $first .. $first + 1999 LOOP INSERT INTO quiet VALUES (i); COMMIT; END LOOP; END\$\$");
+	$writer->query_safe("INSERT INTO $_ VALUES ($first)") foreach @tables;
+	$writer->quit;
+	return;
+}
+
+wait_delivered($node, 'postgres');
+$start = $node->safe_psql('postgres', 'SELECT newest_position FROM ectowatch_stat');
+kill 'STOP', $worker;
+fill_and_lose(10000, 'users', 'skew');
+wait_point($node, 'lost');
+kill 'CONT', $worker;
+wait_reached($node, 'lost');
+fill_and_lose(20000, 'users');
+release($node, 'lost');
+$node->safe_psql('postgres', 'INSERT INTO done VALUES (4)');
+wait_delivered($node, 'postgres');
+poll_query($node, 'postgres', qq{
+	SELECT count(*) = 2 FROM ectowatch_changes($start, '{users_changed}', NULL) WHERE type = 'gap'});
+is( $node->safe_psql('postgres', qq{
+		SELECT string_agg(watcher || ' ' || type, ', ' ORDER BY position)
+		FROM (SELECT *, lag(watcher || ' ' || type) OVER (ORDER BY position) AS before
+			FROM ectowatch_changes($start, '{users_changed,quiet_changed,skew_changed}', NULL)) c
+		WHERE watcher || ' ' || type IS DISTINCT FROM before}),
+	'quiet_changed inserted, users_changed gap, quiet_changed gap, skew_changed gap, '
+	  . 'quiet_changed inserted, users_changed gap',
+	'what is lost meanwhile is told behind what is in the queue');
+
 # ---------- after a restart, what is lost first does not hide what the restart cost
 
 $listen->stop;
