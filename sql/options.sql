@@ -118,6 +118,12 @@ TRUNCATE users;
 SELECT watcher, type, count(*), min(values::text) FROM would_deliver
 GROUP BY watcher, type ORDER BY watcher, type;
 ROLLBACK;
+-- which does not count, however
+BEGIN;
+TRUNCATE users;
+INSERT INTO users SELECT i FROM generate_series(11, 13) i;
+SELECT * FROM would_deliver WHERE watcher = 'users_changed';
+ROLLBACK;
 -- an end comes behind what stands for the changes before it
 BEGIN;
 INSERT INTO users SELECT i FROM generate_series(11, 15) i;

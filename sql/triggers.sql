@@ -195,10 +195,14 @@ BEGIN;
 INSERT INTO items VALUES (3, 2, 0), (4, 2, 0);
 SELECT watcher, type, values FROM ectowatch_pending();
 ROLLBACK;
+-- what is passed over does not count for bulk_threshold
+SELECT ectowatch_watch('items', 'updated', 'items_few', extra_columns => '{n}', bulk_threshold => 5);
+SELECT ectowatch_watch('items', 'updated', 'items_bulk', extra_columns => '{n}', bulk_threshold => 4);
 BEGIN;
 UPDATE items SET grp = 2, n = 0;
 SELECT watcher, type, values FROM ectowatch_pending();
 ROLLBACK;
+SELECT ectowatch_unwatch('items_few'), ectowatch_unwatch('items_bulk');
 DROP TRIGGER same_group ON items;
 CREATE FUNCTION other_item() RETURNS trigger LANGUAGE plpgsql AS
 $$BEGIN DELETE FROM items WHERE id <> NEW.id; RETURN NULL; END$$;

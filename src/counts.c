@@ -6,11 +6,13 @@
  * Changes of a watcher that has more than its bulk_threshold are counted only,
  * and so are those that ectowatch.mute keeps out.  Which ones are stored is
  * decided when they are made, for what is beyond the threshold need not be
- * rendered.  That is right under rollback too: a change is counted only if as
- * many as the threshold are stored before it, and what is cut off is the end.
- * When the transaction ends with some that were only counted, the watcher's
- * stored ones are counted too and left out, and summaries follow, or a gap,
- * made of the template that was kept when the first one was counted.
+ * rendered.  Truncates and the like do not count, nor do versions of rows that
+ * are told to narrowed channels alone (CHANGE_LEFT).  That is right under
+ * rollback too: a change is counted only if as many as the threshold are stored
+ * before it, and what is cut off is the end.  When the transaction ends with
+ * some that were only counted, the watcher's stored ones are counted too and
+ * left out, and summaries follow, or a gap, made of the template that was kept
+ * when the first one was counted.
  *
  * Copyright (c) 2026, the ectowatch authors
  *
@@ -185,7 +187,8 @@ walk_change(const Change *change, void *arg)
 		{
 			int			i = count - walk->counts->counts;
 
-			walk->left_out[i * (CHANGE_DELETED + 1) + change->type]++;
+			if (!(change->flags & CHANGE_LEFT))
+				walk->left_out[i * (CHANGE_DELETED + 1) + change->type]++;
 			return;
 		}
 	}

@@ -17,6 +17,7 @@ typedef struct Count
 {
 	uint32		watcher;
 	uint32		stored;
+	uint32		apart;			/* of these: what no bulk_threshold counts */
 	uint32		over[CHANGE_DELETED + 1];	/* beyond its bulk_threshold, by
 											 * type */
 	uint32		muted;

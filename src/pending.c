@@ -351,6 +351,14 @@ pending_count(uint32 watcher)
 	return true;
 }
 
+/* The same for one that no bulk_threshold counts. */
+static bool
+pending_count_apart(uint32 watcher)
+{
+	counts_of(&pending.counts, watcher)->apart++;
+	return pending_count(watcher);
+}
+
 void
 pending_add(const ChangeParts *parts, const RowVersion *version)
 {
@@ -364,7 +372,7 @@ pending_add(const ChangeParts *parts, const RowVersion *version)
 					  change_digest(change)) != ROW_NEWEST)
 			return;
 	}
-	if (pending_count(parts->watcher))
+	if (pending_count_apart(parts->watcher))
 		store_add(&pending.store, change);
 }
 
@@ -414,7 +422,8 @@ pending_add_late(const ChangeParts *parts, StoreHead *head)
 	key.values = psprintf("%.*s}", (int) parts->keys_len, parts->values);
 	key.values_len = parts->keys_len + 1;
 	key.flags |= CHANGE_PARTIAL | CHANGE_LEFT;
-	pending_store_row(&key, head);
+	if (pending_count_apart(parts->watcher))
+		store_add_brief(&pending.store, &key, head);
 }
 
 /* --- counting only --- */
@@ -422,8 +431,12 @@ pending_add_late(const ChangeParts *parts, StoreHead *head)
 bool
 pending_is_over(uint32 watcher, uint32 threshold)
 {
-	return pending.context != NULL &&
-		counts_of(&pending.counts, watcher)->stored >= threshold;
+	const Count *count;
+
+	if (pending.context == NULL)
+		return false;
+	count = counts_of(&pending.counts, watcher);
+	return count->stored - count->apart >= threshold;
 }
 
 static Count *

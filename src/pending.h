@@ -17,9 +17,9 @@
 extern void pending_init(void);
 
 /*
- * Adds a change to the current (sub)transaction, unless the newest one of its
- * version's key says the same.  The version is NULL where that may be.  Throws
- * only for want of memory.
+ * Adds a change that is not one of a row to the current (sub)transaction, unless
+ * the newest one of its version's key says the same.  The version is NULL where
+ * that may be.  Throws only for want of memory.
  */
 extern void pending_add(const ChangeParts *parts, const RowVersion *version);
 
