@@ -79,7 +79,7 @@ count_is_over(const Count *count)
 uint64
 count_total(const Count *count)
 {
-	return (uint64) count->stored + count->muted +
+	return count->stored + count->muted +
 		count->over[CHANGE_INSERTED] + count->over[CHANGE_UPDATED] +
 		count->over[CHANGE_DELETED];
 }
@@ -116,7 +116,7 @@ typedef struct Walk
 	Counts	   *counts;
 	ChangeCallback callback;
 	void	   *arg;
-	uint32	   *left_out;		/* by number of the count, and type */
+	uint64	   *left_out;		/* by number of the count, and type */
 	bool	   *told;			/* by number of the count */
 } Walk;
 
@@ -160,7 +160,7 @@ walk_summary(Walk *walk, int i)
 	walk->told[i] = true;
 	for (int type = 0; type <= CHANGE_DELETED; type++)
 	{
-		uint64		changes = (uint64) count->over[type] +
+		uint64		changes = count->over[type] +
 		walk->left_out[i * (CHANGE_DELETED + 1) + type];
 
 		if (count_is_over(count) && changes > 0)
@@ -170,7 +170,7 @@ walk_summary(Walk *walk, int i)
 	}
 	if (count->muted > 0)
 		walk_template(walk, count->template, CHANGE_GAP, count->muted,
-					  psprintf("{\"from\":null,\"to\":null,\"changes\":%u,\"reason\":\"muted\"}",
+					  psprintf("{\"from\":null,\"to\":null,\"changes\":" UINT64_FORMAT ",\"reason\":\"muted\"}",
 							   count->muted));
 }
 
@@ -208,7 +208,7 @@ counts_walk(Counts *counts, Store *store, ChangeCallback callback, void *arg)
 	if (counts_need_summary(counts))
 	{
 		walk.left_out = palloc0(counts->n * (CHANGE_DELETED + 1) *
-								sizeof(uint32));
+								sizeof(uint64));
 		walk.told = palloc0(counts->n * sizeof(bool));
 	}
 	if (!store_walk(store, walk_change, &walk))

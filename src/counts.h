@@ -16,11 +16,11 @@
 typedef struct Count
 {
 	uint32		watcher;
-	uint32		stored;
-	uint32		apart;			/* of these: what no bulk_threshold counts */
-	uint32		over[CHANGE_DELETED + 1];	/* beyond its bulk_threshold, by
+	uint64		stored;
+	uint64		apart;			/* of these: what no bulk_threshold counts */
+	uint64		over[CHANGE_DELETED + 1];	/* beyond its bulk_threshold, by
 											 * type */
-	uint32		muted;
+	uint64		muted;
 	Change	   *template;		/* for what stands for them, or NULL */
 } Count;
 

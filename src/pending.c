@@ -65,7 +65,7 @@ typedef struct PendingLevel
 {
 	int			nest;
 	StoreMark	stored;
-	uint32		nchanges;
+	uint64		nchanges;
 	uint64		rows;			/* rows_mark() */
 	CountsMark	counts;
 } PendingLevel;
@@ -75,7 +75,7 @@ typedef struct Pending
 	MemoryContext context;		/* of all below */
 
 	Store		store;
-	uint32		nchanges;		/* in it */
+	uint64		nchanges;		/* in it */
 	Store		former;			/* the store before summaries */
 	Counts		counts;			/* once a ticket was taken, and at COMMIT: of
 								 * what is lost */
@@ -94,7 +94,7 @@ typedef struct Pending
 	/* from PRE_COMMIT on */
 	Slot	   *slot;			/* NULL: there is none, or no need yet */
 	uint64		ticket;			/* 0: none was taken */
-	uint32	   *channels_lost;	/* of ectowatch_notify(), by number of the
+	uint64	   *channels_lost;	/* of ectowatch_notify(), by number of the
 								 * entry that is held for them, or NULL */
 } Pending;
 
@@ -615,13 +615,13 @@ static void
 pending_note_lost(void)
 {
 	Store	   *store = &pending.store;
-	uint32		notifies = counts_of(&pending.counts, SLOT_CHANNELS)->stored;
+	uint64		notifies = counts_of(&pending.counts, SLOT_CHANNELS)->stored;
 
 	if (notifies == 0)
 		return;
 
 	pending.channels_lost = MemoryContextAllocZero(pending.context,
-												   SLOT_MAX_CHANNELS * sizeof(uint32));
+												   SLOT_MAX_CHANNELS * sizeof(uint64));
 	if (store->spilled > 0 && store->file < 0 && !store->failed)
 		store->file = spill_open(store->spill_id);
 	if (store->spilled == 0 || store->file >= 0)
@@ -677,11 +677,13 @@ pending_pre_commit(void)
 	batch.len = store_bytes(store);
 	batch.xid = U64FromFullTransactionId(GetTopFullTransactionId());
 	batch.spill_id = store->spilled > 0 ? store->spill_id : 0;
-	batch.nchanges = pending.nchanges;
+	batch.nchanges = (uint32) pending.nchanges;
 	batch.pid = MyProcPid;
 	batch.reserved_at = GetCurrentTimestamp();
 
-	if (store->failed || !pending_reserve(queue, &batch))
+	/* a batch cannot say of more than that how many they are */
+	if (store->failed || pending.nchanges > PG_UINT32_MAX ||
+		!pending_reserve(queue, &batch))
 	{
 		pending_note_lost();
 		return;
