@@ -215,6 +215,21 @@ ROLLBACK;
 DROP TABLE items;
 DROP FUNCTION same_group, other_item;
 
+-- and so for rows that COPY has frozen: they do not say which command made them
+BEGIN;
+CREATE TABLE frozen (id integer PRIMARY KEY, n integer);
+SELECT ectowatch_watch('frozen', 'changed', extra_columns => '{n}');
+CREATE FUNCTION other_frozen() RETURNS trigger LANGUAGE plpgsql AS
+$$BEGIN UPDATE frozen SET n = n + 1 WHERE id <> NEW.id; RETURN NULL; END$$;
+CREATE TRIGGER other_frozen AFTER INSERT ON frozen
+    FOR EACH ROW EXECUTE FUNCTION other_frozen();
+COPY frozen FROM stdin (FREEZE);
+1	0
+2	0
+\.
+SELECT type, values FROM ectowatch_pending();
+ROLLBACK;
+
 --
 -- AFTER STATEMENT triggers, with what is pending before memory is used up and
 -- after: a transaction that has forgotten its rows must not get them wrong

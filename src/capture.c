@@ -11,13 +11,13 @@
  * statement write, a version of a row may already be superseded when its
  * trigger fires, and its successor be captured.  It must not come after it.
  * Where the watcher's key is unique, pending.c sees that by the commands that
- * made the versions.  Where it is not, or pending.c no longer remembers rows,
- * they cannot be told apart, and a superseded version is late if the watcher is
- * certain to hear of its successor, which has come or is to come: if it has the
- * event, no trigger columns if that is an update, and no condition.  In doubt it
- * is not late, for one change too many is better than none.  A late one is told
- * to those alone who listen to the values that it replaced, for its successor
- * does not know these.
+ * made the versions.  Where it is not, COPY has frozen the row, or pending.c no
+ * longer remembers rows, they cannot be told apart, and a superseded version is
+ * late if the watcher is certain to hear of its successor, which has come or is
+ * to come: if it has the event, no trigger columns if that is an update, and no
+ * condition.  In doubt it is not late, for one change too many is better than
+ * none.  A late one is told to those alone who listen to the values that it
+ * replaced, for its successor does not know these.
  *
  * Beyond a watcher's bulk_threshold, and where ectowatch.mute is on, changes
  * are counted only.  Of those under mute it is not asked whether the watcher
@@ -337,7 +337,7 @@ capture_row(const WatcherPlan *watcher, ChangeType type,
 	command = is_heap && watcher->key_unique ?
 		tuple_command(tuple, type) : InvalidCommandId;
 	late = is_heap && type != CHANGE_DELETED &&
-		!(watcher->key_unique && pending_remembers_rows(command)) &&
+		!(command != InvalidCommandId && pending_remembers_rows(command)) &&
 		tuple_is_superseded(tuple) && successor_is_heard(watcher, tuple);
 	if (late && type == CHANGE_INSERTED)
 		return;

@@ -52,7 +52,7 @@ extern void pending_forget_rows(void);
 
 /*
  * False where a change of a version that 'command' has made could slip through
- * late: there are too many rows to remember.
+ * late: there are too many rows to remember.  'command' has to be known.
  */
 extern bool pending_remembers_rows(CommandId command);
 
