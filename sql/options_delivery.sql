@@ -64,6 +64,17 @@ RESET ROLE;
 :caught_up;
 SELECT values, context FROM ectowatch_changes(:start) ORDER BY values;
 
+-- what is nested too deep to be read safely is a string
+BEGIN;
+SET LOCAL max_stack_depth = '100kB';
+SELECT set_config('ectowatch.context', repeat('[', 1000), true) <> '' AS set;
+UPDATE users SET role_id = 12 WHERE id = 1;
+SELECT set_config('ectowatch.context', '["' || repeat('[\"', 100) || '"]', true) <> '' AS set;
+UPDATE users SET role_id = 13 WHERE id = 2;
+SELECT jsonb_typeof(context->'context'), length(context->>'context')
+FROM ectowatch_pending() WHERE watcher = 'users_by';
+ROLLBACK;
+
 DROP TABLE users;
 DROP ROLE regress_clerk;
 DROP EXTENSION ectowatch;

@@ -7,7 +7,8 @@
  * has by login or SET ROLE (and not the owner of a function that is being
  * executed, or of a table whose foreign key cascades), the session's
  * application_name, and what the application has put into
- * ectowatch.context, as JSON if it is that, else as a string.
+ * ectowatch.context, as JSON if it is that, and not so deep that core's parser,
+ * which recurses, might throw, else as a string.
  *
  * It is the same for all changes of a transaction but where one of these is
  * changed, so it is made once and kept.
@@ -38,13 +39,16 @@
 StaticAssertDecl(6 * (CONTEXT_MAX_SETTING + 2 * NAMEDATALEN) + 64 <= CONTEXT_MAX_SIZE,
 				 "the longest context has to fit");
 
+/* How deep it may be nested. */
+#define CONTEXT_MAX_DEPTH		64
+
 /* What the application says of its changes. */
 static char *context_setting;
 
 /* What was made, and what it was made of. */
 static StringInfoData made;
 static Oid	made_role;
-static LocalTransactionId made_lxid;
+static LocalTransactionId made_lxid;	/* invalid: it is not whole */
 static bool made_foreign;
 static char made_setting[CONTEXT_MAX_SETTING + 1];
 static char made_application[NAMEDATALEN];
@@ -61,6 +65,30 @@ context_check(char **newval, void **extra pg_attribute_unused(),
 	return false;
 }
 
+/* Whether JSON is nested too deep; of other text no matter what. */
+static bool
+is_deep(const char *string)
+{
+	int			depth = 0;
+	bool		quoted = false;
+
+	for (const char *p = string; *p != '\0'; p++)
+	{
+		if (*p == '"')
+			quoted = !quoted;
+		else if (quoted && *p == '\\' && p[1] != '\0')
+			p++;
+		else if (!quoted && (*p == '[' || *p == '{'))
+			depth++;
+		else if (!quoted && (*p == ']' || *p == '}'))
+			depth--;
+		if (depth > CONTEXT_MAX_DEPTH)
+			return true;
+	}
+	return false;
+}
+
+/* Throws only for want of memory. */
 static bool
 is_json(char *string)
 {
@@ -77,7 +105,7 @@ context_make(void)
 	MemoryContext old;
 	char	   *user;
 
-	made.len = 0;				/* if this throws, it is not made */
+	made_lxid = InvalidLocalTransactionId;
 	user = GetUserNameFromId(made_role, true);
 	if (made.data == NULL)
 	{
@@ -97,13 +125,14 @@ context_make(void)
 	if (made_setting[0] != '\0')
 	{
 		appendStringInfoString(&made, ",\"context\":");
-		made_foreign = is_json(made_setting);
+		made_foreign = !is_deep(made_setting) && is_json(made_setting);
 		if (made_foreign)
 			appendStringInfoString(&made, made_setting);
 		else
 			escape_json(&made, made_setting);
 	}
 	appendStringInfoChar(&made, '}');
+	made_lxid = MyProc->lxid;
 }
 
 const char *
@@ -112,13 +141,11 @@ context_json(bool *foreign)
 	const char *application = application_name ? application_name : "";
 	const char *setting = context_setting ? context_setting : "";
 
-	if (made.len == 0 || made_role != GetOuterUserId() ||
-		made_lxid != MyProc->lxid ||
+	if (made_lxid != MyProc->lxid || made_role != GetOuterUserId() ||
 		strcmp(made_setting, setting) != 0 ||
 		strcmp(made_application, application) != 0)
 	{
 		made_role = GetOuterUserId();
-		made_lxid = MyProc->lxid;
 		strlcpy(made_setting, setting, sizeof(made_setting));
 		strlcpy(made_application, application, sizeof(made_application));
 		context_make();
