@@ -50,6 +50,7 @@
 
 #include "condition.h"
 #include "condition_sql.h"
+#include "guard.h"
 
 /* How many evaluations there may be within each other. */
 #define MAX_DEPTH		16
@@ -334,7 +335,11 @@ matches_guarded(Condition *condition, Relation relation,
 	ConditionState *volatile state = NULL;
 	volatile bool result = true;
 
-	BeginInternalSubTransaction(NULL);
+	if (!guard_begin())
+	{
+		*failed = true;
+		return true;
+	}
 	MemoryContextSwitchTo(context);
 	depth++;
 	PG_TRY();

@@ -48,6 +48,7 @@
 #include "utils/xml.h"
 
 #include "context.h"
+#include "guard.h"
 #include "message.h"
 
 /* Settings on which output depends, and what they are while we render. */
@@ -436,7 +437,7 @@ append_by_to_json(StringInfo out, MessageColumn *column, Datum value)
 		append_plainly(out, column, value);
 }
 
-/* The same where the type's code may throw; false if it did. */
+/* The same where the type's code may throw; false if it did, or was not tried. */
 static bool
 append_guarded(StringInfo out, MessageColumn *column, Datum value)
 {
@@ -445,7 +446,8 @@ append_guarded(StringInfo out, MessageColumn *column, Datum value)
 	int			start = out->len;
 	volatile bool done = false;
 
-	BeginInternalSubTransaction(NULL);
+	if (!guard_begin())
+		return false;
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
