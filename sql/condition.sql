@@ -208,6 +208,42 @@ DROP VIEW writable;
 DROP FUNCTION fine;
 
 --
+-- Some expressions compare by an operator whose schema SQL cannot name.  They are
+-- refused where that would not be found again, as where text has an "=" as well
+--
+CREATE SCHEMA ci;
+SET client_min_messages = warning;
+CREATE EXTENSION citext SCHEMA ci;
+RESET client_min_messages;
+SET search_path = ci, public;
+CREATE TABLE orders (id integer PRIMARY KEY, status citext, n integer, note text);
+INSERT INTO orders VALUES (1, 'open', 1), (2, 'OPEN', 1), (3, 'shut', 1);
+SELECT ectowatch_watch('orders', 'updated', condition => 'CASE status WHEN ''open'' THEN true END');
+SELECT ectowatch_watch('orders', 'updated', condition => 'OLD.status IS DISTINCT FROM NEW.status');
+SELECT ectowatch_watch('orders', 'updated', condition => 'OLD.status IS NOT DISTINCT FROM NEW.status');
+SELECT ectowatch_watch('orders', 'updated', condition => '(OLD.n, OLD.status) IS DISTINCT FROM (NEW.n, NEW.status)');
+SELECT ectowatch_watch('orders', 'updated', condition => 'NULLIF(status, ''open'') IS NULL');
+SELECT ectowatch_watch('orders', 'updated', condition => '(n, status) < (2, ''b'')');
+SELECT ectowatch_watch('orders', 'updated', condition => '(status, note) < (''b'', ''b'')');
+-- the operator written out, or where it can be
+SELECT ectowatch_watch('orders', 'updated', 'written', condition => 'CASE WHEN status OPERATOR(ci.=) ''open'' THEN true END');
+SELECT ectowatch_watch('orders', 'updated', 'plain', condition => 'status = ''open''');
+SELECT ectowatch_watch('orders', 'updated', 'listed', condition => 'status IN (''open'', ''new'')');
+SELECT ectowatch_watch('orders', 'updated', 'between', condition => 'status BETWEEN ''N'' AND ''P'' AND status LIKE ''o%''');
+SELECT ectowatch_watch('orders', 'updated', 'rows', condition => '(status, status) < (''P'', ''b'') AND (n, status) = (1, ''Open'')');
+-- or is none of another schema
+SELECT ectowatch_watch('orders', 'updated', 'catalog', condition => 'CASE n WHEN 1 THEN NULLIF(note, ''x'') IS NOT DISTINCT FROM note END AND (n, id) < (2, 0)');
+RESET search_path;
+SELECT watcher, condition FROM ectowatch_watchers WHERE relation = 'ci.orders'::regclass ORDER BY watcher;
+BEGIN;
+UPDATE ci.orders SET n = 1;
+SELECT watcher, values FROM ectowatch_pending() ORDER BY watcher, values;
+ROLLBACK;
+SET client_min_messages = warning;
+DROP SCHEMA ci CASCADE;
+RESET client_min_messages;
+
+--
 -- It runs with the rights of the writer
 --
 REVOKE EXECUTE ON FUNCTION app.whole FROM PUBLIC;

@@ -21,6 +21,10 @@
  * is repeated until the text stays.  It is a condition that a user could have
  * written, so what a view shows can be given back.
  *
+ * Some expressions have an operator that SQL does not let one qualify, as the
+ * "=" of IS DISTINCT FROM.  Where reading the text would find another operator
+ * than the user's session has found, the condition is refused.
+ *
  * Reading needs the relation, and so a lock on it.  For a condition that is
  * given once more as it was, that would be a lock for nothing.  So the registry
  * also has what the user wrote, and on what the meaning of that rests besides:
@@ -46,11 +50,13 @@
 #include "catalog/heap.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_operator.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/parse_clause.h"
 #include "parser/parse_collate.h"
+#include "parser/parse_oper.h"
 #include "parser/parse_relation.h"
 #include "parser/parser.h"
 #include "utils/builtins.h"
@@ -324,6 +330,140 @@ write_condition(Oid relation, Node *tree)
 							  true, false);
 }
 
+/* --- operators that the text does not qualify --- */
+
+/*
+ * Raises an error unless a name leads to the operator between expressions of
+ * such types.
+ */
+static void
+check_operator(ParseState *pstate, Oid operator, List *name,
+			   Oid left, Oid right, const char *construct, int location)
+{
+	Operator	tuple = oper(NULL, name, left, right, true, -1);
+	Oid			found = tuple != NULL ? oprid(tuple) : InvalidOid;
+	Form_pg_operator form;
+	char	   *qualified;
+
+	if (tuple != NULL)
+		ReleaseSysCache(tuple);
+	if (found == operator)
+		return;
+
+	tuple = SearchSysCache1(OPEROID, ObjectIdGetDatum(operator));
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for operator %u", operator);
+	form = (Form_pg_operator) GETSTRUCT(tuple);
+	qualified = psprintf("%s.%s",
+						 quote_identifier(get_namespace_name(form->oprnamespace)),
+						 NameStr(form->oprname));
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("condition cannot use %s with types %s and %s", construct,
+					format_type_be(form->oprleft),
+					format_type_be(form->oprright)),
+			 errdetail("It compares by operator %s, which cannot be named there; other sessions would find another one, or none.",
+					   qualified),
+			 errhint("Write the operator out, as in \"a OPERATOR(%s) b\".",
+					 qualified),
+			 parser_errposition(pstate, location)));
+}
+
+/* ruleutils writes WHEN without the operator, and without implicit casts. */
+static void
+check_when(ParseState *pstate, OpExpr *when)
+{
+	Node	   *tested;
+	Node	   *value;
+
+	if (list_length(when->args) != 2)
+		return;
+	tested = strip_implicit_coercions(linitial(when->args));
+	value = strip_implicit_coercions(lsecond(when->args));
+	if (IsA(tested, CaseTestExpr))
+		check_operator(pstate, when->opno,
+					   list_make1(makeString(get_opname(when->opno))),
+					   exprType(tested), exprType(value),
+					   "CASE x WHEN y", exprLocation((Node *) when));
+}
+
+/* It writes the operator of the first columns for all of them. */
+static void
+check_row_compare(ParseState *pstate, RowCompareExpr *row)
+{
+	Oid			first = linitial_oid(row->opnos);
+	List	   *name = list_make1(makeString(get_opname(first)));
+	Operator	tuple = oper(NULL, name, exprType(linitial(row->largs)),
+							 exprType(linitial(row->rargs)), true, -1);
+
+	/* qualified where it has to be */
+	if (tuple == NULL || oprid(tuple) != first)
+	{
+		HeapTuple	own = SearchSysCache1(OPEROID, ObjectIdGetDatum(first));
+		Oid			schema;
+
+		if (!HeapTupleIsValid(own))
+			elog(ERROR, "cache lookup failed for operator %u", first);
+		schema = ((Form_pg_operator) GETSTRUCT(own))->oprnamespace;
+		ReleaseSysCache(own);
+		name = lcons(makeString(get_namespace_name(schema)), name);
+	}
+	if (tuple != NULL)
+		ReleaseSysCache(tuple);
+
+	for (int i = 1; i < list_length(row->opnos); i++)
+		check_operator(pstate, list_nth_oid(row->opnos, i), name,
+					   exprType(list_nth(row->largs, i)),
+					   exprType(list_nth(row->rargs, i)),
+					   "a comparison of rows", exprLocation((Node *) row));
+}
+
+static bool
+check_operators_walker(Node *node, void *arg)
+{
+	ParseState *pstate = arg;
+
+	if (node == NULL)
+		return false;
+	if (IsA(node, DistinctExpr) || IsA(node, NullIfExpr))
+	{
+		OpExpr	   *expr = (OpExpr *) node; /* the same struct */
+
+		check_operator(pstate, expr->opno,
+					   list_make1(makeString(get_opname(expr->opno))),
+					   exprType(linitial(expr->args)),
+					   exprType(lsecond(expr->args)),
+					   IsA(node, NullIfExpr) ? "NULLIF" : "IS DISTINCT FROM",
+					   exprLocation(node));
+	}
+	else if (IsA(node, CaseExpr) && ((CaseExpr *) node)->arg != NULL)
+	{
+		ListCell   *lc;
+
+		foreach(lc, ((CaseExpr *) node)->args)
+		{
+			Node	   *when = (Node *) lfirst_node(CaseWhen, lc)->expr;
+
+			if (IsA(when, OpExpr))
+				check_when(pstate, (OpExpr *) when);
+		}
+	}
+	else if (IsA(node, RowCompareExpr))
+		check_row_compare(pstate, (RowCompareExpr *) node);
+	return expression_tree_walker(node, check_operators_walker, arg);
+}
+
+/* Needs the settings under which the text will be read. */
+static void
+check_operators(Node *tree, const char *condition)
+{
+	ParseState *pstate = make_parsestate(NULL);
+
+	pstate->p_sourcetext = condition;
+	(void) check_operators_walker(tree, pstate);
+	free_parsestate(pstate);
+}
+
 /* --- what the meaning rests on --- */
 
 /* The caller's settings, and the schemas in which names are found. */
@@ -476,6 +616,7 @@ condition_check(Oid relation_oid, int events, const char *condition,
 	tree = read_condition(relation, events, condition);
 	*basis = basis_make(relation, tree);
 	nest = settings_fix();
+	check_operators(tree, condition);
 	text = write_condition(relation_oid, tree);
 	for (int i = 0; i < MAX_ROUNDS; i++)
 	{
