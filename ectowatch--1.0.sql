@@ -859,3 +859,37 @@ END
 $check$;
 COMMENT ON FUNCTION ectowatch_check(text) IS
 'why nothing arrives: the path of a watcher''s changes, or the database as a whole, question by question';
+
+--
+-- Default privileges of the role whose objects these are may have given others
+-- more.  Who can insert into the registry makes every writer run a condition, who
+-- can set sequences stops delivery.
+--
+DO $rights$
+DECLARE
+    r record;
+BEGIN
+    FOR r IN
+        SELECT DISTINCT c.oid::pg_catalog.regclass AS relation, c.relkind,
+            a.grantee, pg_catalog.pg_get_userbyid(a.grantee) AS role
+        FROM pg_catalog.pg_extension e
+        JOIN pg_catalog.pg_depend d
+            ON d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
+            AND d.refobjid OPERATOR(pg_catalog.=) e.oid
+            AND d.deptype OPERATOR(pg_catalog.=) 'e'
+            AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+        JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) d.objid
+        CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) a
+        WHERE e.extname OPERATOR(pg_catalog.=) 'ectowatch'
+            AND a.grantee OPERATOR(pg_catalog.<>) c.relowner
+    LOOP
+        EXECUTE pg_catalog.format('REVOKE ALL ON %s %s FROM %s',
+            CASE WHEN r.relkind OPERATOR(pg_catalog.=) 'S' THEN 'SEQUENCE' ELSE 'TABLE' END,
+            r.relation,
+            CASE WHEN r.grantee OPERATOR(pg_catalog.=) 0::pg_catalog.oid THEN 'PUBLIC'
+                 ELSE pg_catalog.quote_ident(r.role) END);
+    END LOOP;
+END
+$rights$;
+GRANT SELECT ON TABLE ectowatch_registry, ectowatch_watchers, ectowatch_stat,
+    ectowatch_stat_watchers, ectowatch_stat_subscriptions TO PUBLIC;

@@ -4,10 +4,15 @@
 -- subject to row level security there.  The registry is written by
 -- ectowatch's own functions alone.
 --
-CREATE EXTENSION ectowatch;
 CREATE ROLE regress_ectowatch_owner;
 CREATE ROLE regress_ectowatch_reader;
 CREATE ROLE regress_ectowatch_group;
+-- whatever the default privileges are; the end of this file shows what is granted
+ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC, regress_ectowatch_owner;
+ALTER DEFAULT PRIVILEGES GRANT ALL ON SEQUENCES TO PUBLIC, regress_ectowatch_owner;
+CREATE EXTENSION ectowatch;
+ALTER DEFAULT PRIVILEGES REVOKE ALL ON TABLES FROM PUBLIC, regress_ectowatch_owner;
+ALTER DEFAULT PRIVILEGES REVOKE ALL ON SEQUENCES FROM PUBLIC, regress_ectowatch_owner;
 CREATE SCHEMA app AUTHORIZATION regress_ectowatch_owner;
 GRANT USAGE ON SCHEMA app TO PUBLIC;
 
@@ -217,6 +222,21 @@ DELETE FROM ectowatch_stat_watchers;
 CREATE TRIGGER mine AFTER INSERT ON ectowatch_registry
     FOR EACH ROW EXECUTE FUNCTION ectowatch_capture();
 RESET ROLE;
+-- not even by those to whom a right on it was granted
+BEGIN;
+GRANT ALL ON ectowatch_registry TO regress_ectowatch_owner;
+SET LOCAL ROLE regress_ectowatch_owner;
+SAVEPOINT s;
+INSERT INTO ectowatch_registry SELECT * FROM ectowatch_registry;
+ROLLBACK TO s;
+UPDATE ectowatch_registry SET condition = 'app.called(name)';
+ROLLBACK TO s;
+DELETE FROM ectowatch_registry;
+ROLLBACK;
+-- its owner may, as restoring a dump does
+BEGIN;
+UPDATE ectowatch_registry SET debug = true RETURNING name;
+ROLLBACK;
 -- rights on its objects, by kind
 SELECT c.relname, c.relkind, a.grantee::regrole, a.privilege_type
 FROM pg_class c

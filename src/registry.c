@@ -18,7 +18,7 @@
  *	- A subscriber's initial copy reads the table as it is.  There, a BEFORE
  *	  trigger that fires for such workers too takes the rows away.  It also
  *	  protects against what a COPY into the publisher's registry (restoring
- *	  a dump) sends.
+ *	  a dump, by its owner or a superuser) sends.
  *
  * Copyright (c) 2026, the ectowatch authors
  *
@@ -38,6 +38,7 @@
 #include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "replication/logicalworker.h"
+#include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -369,8 +370,10 @@ registry_remove(const WatcherDef *def)
 }
 
 /*
- * The trigger of the registry: takes away what comes from a publisher.  It
- * works in the same way where the library was not loaded at server start.
+ * The trigger of the registry: takes away what comes from a publisher, and
+ * refuses what others than the owner write, whatever has been granted to them: a
+ * condition in it runs with the rights of every writer.  It works in the same way
+ * where the library was not loaded at server start.
  */
 Datum
 ectowatch_registry_filter(PG_FUNCTION_ARGS)
@@ -386,6 +389,11 @@ ectowatch_registry_filter(PG_FUNCTION_ARGS)
 						"ectowatch_registry_filter", REGISTRY_NAME)));
 	if (IsLogicalWorker())
 		return PointerGetDatum(NULL);
+	if (!pg_class_ownercheck(RelationGetRelid(trigdata->tg_relation), GetUserId()))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be owner of table \"%s\" to write to it", REGISTRY_NAME),
+				 errhint("Use ectowatch_watch(), ectowatch_alter() and ectowatch_unwatch().")));
 	return PointerGetDatum(TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event) ?
 						   trigdata->tg_newtuple : trigdata->tg_trigtuple);
 }
