@@ -14,11 +14,13 @@ SELECT pg_catalog.setval('@extschema@.ectowatch_watcher_ids',
                     OPERATOR(pg_catalog.*) 1000)::bigint, 1073741824)
     OPERATOR(pg_catalog.+) 1);
 REVOKE ALL ON SEQUENCE ectowatch_watcher_ids FROM PUBLIC;
+GRANT SELECT ON SEQUENCE ectowatch_watcher_ids TO PUBLIC;
 COMMENT ON SEQUENCE ectowatch_watcher_ids IS
 'numbers of watchers';
 
 CREATE SEQUENCE ectowatch_trigger_ids;
 REVOKE ALL ON SEQUENCE ectowatch_trigger_ids FROM PUBLIC;
+GRANT SELECT ON SEQUENCE ectowatch_trigger_ids TO PUBLIC;
 COMMENT ON SEQUENCE ectowatch_trigger_ids IS
 'numbers in the names of triggers';
 
@@ -893,3 +895,5 @@ END
 $rights$;
 GRANT SELECT ON TABLE ectowatch_registry, ectowatch_watchers, ectowatch_stat,
     ectowatch_stat_watchers, ectowatch_stat_subscriptions TO PUBLIC;
+-- which is for pg_dump
+GRANT SELECT ON SEQUENCE ectowatch_watcher_ids, ectowatch_trigger_ids TO PUBLIC;

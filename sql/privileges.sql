@@ -216,7 +216,11 @@ DELETE FROM ectowatch_registry;
 TRUNCATE ectowatch_registry;
 SELECT nextval('ectowatch_positions');
 SELECT setval('ectowatch_watcher_ids', 1);
-SELECT last_value FROM ectowatch_trigger_ids;
+SELECT setval('ectowatch_trigger_ids', 1);
+SELECT last_value FROM ectowatch_positions;
+-- pg_dump reads the sequences that are in dumps
+SELECT count(last_value) FROM ectowatch_watcher_ids;
+SELECT count(last_value) FROM ectowatch_trigger_ids;
 DELETE FROM ectowatch_watchers;
 DELETE FROM ectowatch_stat_watchers;
 CREATE TRIGGER mine AFTER INSERT ON ectowatch_registry

@@ -128,6 +128,22 @@ $node->safe_psql('postgres', q{
 $node->append_conf('pg_hba.conf', 'local all all trust');
 $node->command_ok([ 'pg_dump', '-U', 'owner', '-f', "$dump.owner", '-t', 'users', 'postgres' ], 'pg_dump -t by the owner');
 
+# and by the owner of the database, all of it
+$node->safe_psql('postgres', 'CREATE DATABASE owned OWNER owner');
+$node->safe_psql('owned', 'CREATE EXTENSION ectowatch');
+$node->safe_psql(
+	'owned', q{
+	SET ROLE owner;
+	CREATE SCHEMA app;
+	CREATE TABLE app.users (id int PRIMARY KEY);
+	SELECT ectowatch_watch('app.users', 'changed', label => 'users_changed')});
+$node->command_ok([ 'pg_dump', '-U', 'owner', '-f', "$dump.whole", 'owned' ], 'pg_dump by the owner of the database');
+$node->safe_psql('postgres', 'CREATE DATABASE owned_copy');
+$node->command_ok([ 'psql', '-qX', '-v', 'ON_ERROR_STOP=1', '-f', "$dump.whole", 'owned_copy' ], 'its restore');
+is($node->safe_psql('owned_copy', 'SELECT watcher, owner FROM ectowatch_watchers'), 'users_changed|owner', 'its watcher is restored');
+is($node->safe_psql('owned_copy', "SELECT last_value FROM ectowatch_watcher_ids"),
+	$node->safe_psql('owned', "SELECT last_value FROM ectowatch_watcher_ids"), 'and so are the sequences');
+
 # ---------- a table that was dropped, and one that was created anew
 
 $node->safe_psql('postgres', 'DROP TABLE parts');
