@@ -160,23 +160,24 @@ CREATE FUNCTION ectowatch_channel(watcher text) RETURNS text
 COMMENT ON FUNCTION ectowatch_channel(text) IS
 'the channel of a watcher';
 
+-- not parallel: a value may be rendered in a subtransaction
 CREATE FUNCTION ectowatch_channel(watcher text, key text) RETURNS text
-    LANGUAGE C VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
+    LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION ectowatch_channel(text, text) IS
 'the narrowed channel of a key';
 
 CREATE FUNCTION ectowatch_channel(watcher text, key anynonarray) RETURNS text
-    LANGUAGE C VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
+    LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION ectowatch_channel(text, anynonarray) IS
 'the narrowed channel of a key';
 
 CREATE FUNCTION ectowatch_channel(watcher text, column_name text, value text) RETURNS text
-    LANGUAGE C VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
+    LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION ectowatch_channel(text, text, text) IS
 'the narrowed channel of a value of a column';
 
 CREATE FUNCTION ectowatch_channel(watcher text, column_name text, value anynonarray) RETURNS text
-    LANGUAGE C VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME';
+    LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION ectowatch_channel(text, text, anynonarray) IS
 'the narrowed channel of a value of a column';
 

@@ -271,6 +271,20 @@ SELECT * FROM mine;
 SELECT channel FROM mine EXCEPT SELECT pg_listening_channels();
 
 --
+-- A value that others' code may render is, even where a parallel plan would do
+--
+CREATE TABLE many AS SELECT i FROM generate_series(1, 100) i;
+SET parallel_setup_cost = 0;
+SET parallel_tuple_cost = 0;
+SET min_parallel_table_scan_size = 0;
+SELECT count(DISTINCT ectowatch_channel('v', 'pr', ROW(i, 'x')::pair)),
+    count(DISTINCT ectowatch_channel('v', 'pr', format('(%s,x)', i))) FROM many;
+RESET parallel_setup_cost;
+RESET parallel_tuple_cost;
+RESET min_parallel_table_scan_size;
+DROP TABLE many;
+
+--
 -- Others see who listens, but not to which values
 --
 CREATE ROLE regress_ectowatch_other;
