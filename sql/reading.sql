@@ -140,6 +140,8 @@ FROM ectowatch_changes(9007199254740991, max_changes => 1);
 -- a filtered reader gets one per watcher
 SELECT watcher, type, values->'reason' AS reason
 FROM ectowatch_changes(1, '{orders_inserted,users_inserted}', max_changes => 2);
+-- and one only, however often it is named
+SELECT watcher, type FROM ectowatch_changes(1, '{orders_inserted,orders_inserted,orders_inserted}') WHERE type = 'gap';
 -- behind the gap all that there is
 SELECT watcher, type, values->'reason' AS reason FROM ectowatch_changes(1, '{orders_inserted}');
 -- a wait ends at once, and leaves the gap to be read

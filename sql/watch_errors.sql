@@ -97,6 +97,9 @@ ALTER TABLE notes DROP COLUMN gone;
 SELECT * FROM refused($$ ectowatch_watch('notes', 'updated', key_columns => '{gone}') $$);
 SELECT * FROM refused($$ ectowatch_watch('notes', 'updated', key_columns => '{........pg.dropped.2........}') $$);
 
+-- more columns than a table can have are not looked at
+SELECT * FROM refused($$ ectowatch_watch('users', 'updated', extra_columns => array_fill('name'::text, '{1601}')) $$);
+SELECT * FROM refused($$ ectowatch_watch('users', 'updated', extra_columns => array_fill('name'::text, '{1600}')) $$);
 -- trigger_columns: with a label, for updates
 SELECT * FROM refused($$ ectowatch_watch('users', 'updated', trigger_columns => '{name}') $$);
 SELECT * FROM refused($$ ectowatch_watch('users', 'inserted', 'l', '{name}') $$);

@@ -95,6 +95,7 @@ read_definitions(Declaration *declaration, Jsonb *definitions)
 	{
 		WatcherDef *def;
 
+		CHECK_FOR_INTERRUPTS();
 		if (token != WJB_ELEM)
 			continue;
 		declaration->number++;
@@ -121,6 +122,7 @@ check_duplicates(Declaration *declaration)
 	{
 		WatcherDef *def = lfirst(lc);
 
+		CHECK_FOR_INTERRUPTS();
 		declaration->number = foreach_current_index(lc) + 1;
 		for (int i = 0; i < foreach_current_index(lc); i++)
 		{
@@ -163,6 +165,7 @@ find_extra(Declaration *declaration)
 		WatcherDef *def = lfirst(la);
 		bool		wanted = false;
 
+		CHECK_FOR_INTERRUPTS();
 		if (def->application == NULL ||
 			strcmp(def->application, declaration->application) != 0)
 			continue;
@@ -212,6 +215,7 @@ is_all_in_place(Declaration *declaration)
 
 	foreach(lc, declaration->wanted)
 	{
+		CHECK_FOR_INTERRUPTS();
 		declaration->number = foreach_current_index(lc) + 1;
 		if (!watch_is_in_place(lfirst(lc)))
 			all = false;
@@ -332,10 +336,13 @@ ectowatch_declare(PG_FUNCTION_ARGS)
 		put_row(rsinfo, lfirst(lc),
 				statuses[declaration.results[foreach_current_index(lc)]]);
 	foreach(lc, declaration.extra)
+	{
+		CHECK_FOR_INTERRUPTS();
 		put_row(rsinfo, lfirst(lc),
 				list_member_ptr(declaration.removed, lfirst(lc)) ||
 				is_superseded(lfirst(lc), declaration.wanted) ?
 				"removed" : "extra");
+	}
 	watch_require_slot();
 	return (Datum) 0;
 }

@@ -17,8 +17,10 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
@@ -70,11 +72,19 @@ columns_value(Datum value, const char *option)
 				 errhint("Write it as '{one,two}'.")));
 	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT,
 					  &elements, &nulls, &nelements);
+	if (nelements > MaxHeapAttributeNumber)
+		ereport(ERROR,
+				(errcode(ERRCODE_TOO_MANY_COLUMNS),
+				 errmsg("%s names too many columns", option),
+				 errdetail("It names %d; a table has at most %d.",
+						   nelements, MaxHeapAttributeNumber),
+				 errhint("Name each column once, or all of them by '{*}'.")));
 	for (int i = 0; i < nelements; i++)
 	{
 		char	   *name;
 		ListCell   *lc;
 
+		CHECK_FOR_INTERRUPTS();
 		if (nulls[i])
 			ereport(ERROR,
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),

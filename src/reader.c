@@ -107,6 +107,7 @@ reader_check_names(Reader *reader)
 		WatcherDef *def = NULL;
 		ListCell   *ld;
 
+		CHECK_FOR_INTERRUPTS();
 		foreach(ld, defs)
 		{
 			if (strcmp(((WatcherDef *) lfirst(ld))->name, name) == 0)
@@ -126,6 +127,7 @@ reader_check_names(Reader *reader)
 	}
 }
 
+/* The names, each once. */
 static List *
 names_argument(ArrayType *array)
 {
@@ -138,12 +140,25 @@ names_argument(ArrayType *array)
 					  &elements, &nulls, &n);
 	for (int i = 0; i < n; i++)
 	{
+		char	   *name;
+		bool		found = false;
+		ListCell   *lc;
+
+		CHECK_FOR_INTERRUPTS();
 		if (nulls[i])
 			ereport(ERROR,
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 					 errmsg("watchers must not contain nulls"),
 					 errhint("Use NULL instead of the array for all watchers.")));
-		names = lappend(names, TextDatumGetCString(elements[i]));
+		name = TextDatumGetCString(elements[i]);
+		foreach(lc, names)
+		{
+			found = strcmp(lfirst(lc), name) == 0;
+			if (found)
+				break;
+		}
+		if (!found)
+			names = lappend(names, name);
 	}
 	if (names == NIL)
 		ereport(ERROR,
@@ -293,6 +308,7 @@ reader_compare(Reader *reader)
 		uint64		to;
 		uint64		changes;
 
+		CHECK_FOR_INTERRUPTS();
 		/* how many of them come after 'after' is known only of all of them */
 		(void) evicted_of_name(reader->slot, name, &to, &changes);
 		if (list_member_ptr(reader->channels, name))
@@ -333,6 +349,7 @@ reader_find_gaps(Reader *reader)
 	{
 		ReaderGap  *gap = list_nth(reader->gaps, i);
 
+		CHECK_FOR_INTERRUPTS();
 		position = gap->to == next_to ? position - 1 : gap->to;
 		next_to = gap->to;
 		gap->position = position;
