@@ -1,10 +1,17 @@
 /*-------------------------------------------------------------------------
  *
  * registry.c
- *	  The table in which watchers are kept: its columns, and writing to it.
+ *	  The table in which watchers are kept: its columns, reading and writing it.
  *
  * It is written as core writes catalogs: no SPI, no triggers, no rights but
  * those that the calling function checked.
+ *
+ * It is read as core reads catalogs, by the newest snapshot.  But it is none, so
+ * for core a SERIALIZABLE transaction that read it would depend on what it
+ * says: a write whose trigger looks for watchers could fail because somebody
+ * alters one.  Which watchers there are is no part of what users' transactions
+ * read.  So rows are scanned with SnapshotAny, which takes no predicate locks,
+ * and each is checked against that snapshot here.
  *
  * It belongs to this database and must not be carried to another by logical
  * replication: ids and names of tables mean something else there.  But a
@@ -29,7 +36,9 @@
 #include "access/genam.h"
 #include "access/heapam.h"
 #include "access/htup_details.h"
+#include "access/relscan.h"
 #include "access/table.h"
+#include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/index.h"
 #include "catalog/indexing.h"
@@ -45,6 +54,7 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
 #include "registry.h"
@@ -163,6 +173,48 @@ map_to_array(List *map)
 	return names_to_array(names);
 }
 
+struct RegistryScan
+{
+	Relation	registry;
+	SysScanDesc scan;
+	Snapshot	snapshot;
+};
+
+RegistryScan *
+registry_scan_begin(Relation registry, Oid index, int nkeys, ScanKey keys)
+{
+	RegistryScan *scan = palloc(sizeof(RegistryScan));
+
+	scan->registry = registry;
+	/* one for all rows: of each, exactly one version is visible */
+	scan->snapshot = RegisterSnapshot(GetCatalogSnapshot(RelationGetRelid(registry)));
+	scan->scan = systable_beginscan(registry, index, OidIsValid(index),
+									SnapshotAny, nkeys, keys);
+	return scan;
+}
+
+HeapTuple
+registry_scan_next(RegistryScan *scan)
+{
+	HeapTuple	tuple;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan->scan)))
+	{
+		if (table_tuple_satisfies_snapshot(scan->registry, scan->scan->slot,
+										   scan->snapshot))
+			break;
+	}
+	return tuple;
+}
+
+void
+registry_scan_end(RegistryScan *scan)
+{
+	systable_endscan(scan->scan);
+	UnregisterSnapshot(scan->snapshot);
+	pfree(scan);
+}
+
 WatcherDef *
 registry_read(Relation registry, HeapTuple tuple)
 {
@@ -265,16 +317,16 @@ static HeapTuple
 registry_lookup(Relation registry, uint32 id)
 {
 	ScanKeyData key;
-	SysScanDesc scan;
+	RegistryScan *scan;
 	HeapTuple	tuple;
 
 	ScanKeyInit(&key, Anum_registry_id, BTEqualStrategyNumber, F_INT4EQ,
 				UInt32GetDatum(id));
-	scan = systable_beginscan(registry, InvalidOid, false, NULL, 1, &key);
-	tuple = systable_getnext(scan);
+	scan = registry_scan_begin(registry, InvalidOid, 1, &key);
+	tuple = registry_scan_next(scan);
 	if (HeapTupleIsValid(tuple))
 		tuple = heap_copytuple(tuple);
-	systable_endscan(scan);
+	registry_scan_end(scan);
 	return tuple;
 }
 

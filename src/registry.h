@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * registry.h
- *	  The table in which watchers are kept: its columns, and writing to it.
+ *	  The table in which watchers are kept: its columns, reading and writing it.
  *
  * Copyright (c) 2026, the ectowatch authors
  *
@@ -11,6 +11,7 @@
 #define ECTOWATCH_REGISTRY_H
 
 #include "access/htup.h"
+#include "access/skey.h"
 #include "utils/relcache.h"
 
 #include "watcher.h"
@@ -42,6 +43,18 @@
 #define Anum_registry_condition_given	21
 #define Anum_registry_condition_basis	22
 #define Natts_registry					22
+
+/*
+ * The rows as of now, whatever the transaction's isolation level, by an index
+ * or (InvalidOid) all of them.  A row is good until the next one is asked for;
+ * NULL: there is none.
+ */
+typedef struct RegistryScan RegistryScan;
+
+extern RegistryScan *registry_scan_begin(Relation registry, Oid index,
+										 int nkeys, ScanKey keys);
+extern HeapTuple registry_scan_next(RegistryScan *scan);
+extern void registry_scan_end(RegistryScan *scan);
 
 /* A row of the registry, in the current memory context. */
 extern WatcherDef *registry_read(Relation registry, HeapTuple tuple);

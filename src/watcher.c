@@ -6,7 +6,7 @@
  * The registry is a table of the extension, a row per watcher.  It is read
  * with a catalog snapshot, which is always the newest: a transaction under
  * REPEATABLE READ captures for the watchers that there are, not for those that
- * there were.
+ * there were; and one under SERIALIZABLE does not depend on them (registry.c).
  *
  * Copyright (c) 2026, the ectowatch authors
  *
@@ -14,7 +14,6 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/pg_collation.h"
@@ -76,7 +75,7 @@ watcher_list(Oid relation)
 	Relation	registry = OidIsValid(registry_oid) ?
 	try_table_open(registry_oid, AccessShareLock) : NULL;
 	ScanKeyData key;
-	SysScanDesc scan;
+	RegistryScan *scan;
 	HeapTuple	tuple;
 	List	   *list = NIL;
 
@@ -84,13 +83,15 @@ watcher_list(Oid relation)
 		return NIL;
 	ScanKeyInit(&key, Anum_registry_relation, BTEqualStrategyNumber, F_OIDEQ,
 				ObjectIdGetDatum(relation));
-	scan = systable_beginscan(registry,
-							  own_relation(REGISTRY_RELATION_INDEX),
-							  OidIsValid(relation), NULL,
-							  OidIsValid(relation) ? 1 : 0, &key);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	if (OidIsValid(relation))
+		scan = registry_scan_begin(registry,
+								   own_relation(REGISTRY_RELATION_INDEX),
+								   1, &key);
+	else
+		scan = registry_scan_begin(registry, InvalidOid, 0, NULL);
+	while (HeapTupleIsValid(tuple = registry_scan_next(scan)))
 		list = lappend(list, registry_read(registry, tuple));
-	systable_endscan(scan);
+	registry_scan_end(scan);
 	table_close(registry, AccessShareLock);
 	list_sort(list, registry_compare);
 	return list;
@@ -103,7 +104,7 @@ watcher_find(const char *name)
 	Relation	registry = OidIsValid(registry_oid) ?
 	try_table_open(registry_oid, AccessShareLock) : NULL;
 	ScanKeyData key;
-	SysScanDesc scan;
+	RegistryScan *scan;
 	HeapTuple	tuple;
 	WatcherDef *def = NULL;
 
@@ -112,12 +113,12 @@ watcher_find(const char *name)
 	ScanKeyEntryInitialize(&key, 0, Anum_registry_name, BTEqualStrategyNumber,
 						   InvalidOid, DEFAULT_COLLATION_OID, F_TEXTEQ,
 						   CStringGetTextDatum(name));
-	scan = systable_beginscan(registry, own_relation(REGISTRY_NAME_INDEX),
-							  true, NULL, 1, &key);
-	tuple = systable_getnext(scan);
+	scan = registry_scan_begin(registry, own_relation(REGISTRY_NAME_INDEX),
+							   1, &key);
+	tuple = registry_scan_next(scan);
 	if (HeapTupleIsValid(tuple))
 		def = registry_read(registry, tuple);
-	systable_endscan(scan);
+	registry_scan_end(scan);
 	table_close(registry, AccessShareLock);
 	return def;
 }
