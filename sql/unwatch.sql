@@ -82,6 +82,32 @@ SELECT watcher, type, values FROM ectowatch_pending();
 ROLLBACK;
 
 --
+-- A table that this transaction uses itself keeps its trigger: changes whose
+-- triggers are deferred, a cursor, the query that calls; on a partition, too
+--
+CREATE TABLE parts (id integer PRIMARY KEY, up integer REFERENCES parts DEFERRABLE INITIALLY DEFERRED)
+    PARTITION BY RANGE (id);
+CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (10);
+INSERT INTO parts VALUES (1);
+SELECT ectowatch_watch('parts', 'updated');
+BEGIN;
+INSERT INTO parts VALUES (2, 1);
+SELECT ectowatch_unwatch('parts_updated');
+SELECT * FROM our_triggers WHERE relation::text LIKE 'parts%' ORDER BY 1;
+ROLLBACK;
+BEGIN;
+DECLARE c CURSOR FOR SELECT * FROM parts_1;
+FETCH c;
+SELECT ectowatch_unwatch('parts_updated');
+ROLLBACK;
+SELECT ectowatch_unwatch('parts_updated') FROM parts;
+SELECT watcher FROM ectowatch_watchers WHERE relation = 'parts'::regclass;
+-- it goes when it can
+SELECT relation, action FROM ectowatch_repair();
+SELECT * FROM our_triggers WHERE relation::text LIKE 'parts%' ORDER BY 1;
+DROP TABLE parts;
+
+--
 -- A dropped table takes its watchers with it
 --
 :caught_up;

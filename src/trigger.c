@@ -11,9 +11,9 @@
  * hear what replication writes is up to capture.c, so it may stay so.
  *
  * A trigger that no watcher needs any longer is dropped if its table, with all
- * partitions, can be locked at once.  If not, it stays, and does nothing: DROP
- * TRIGGER needs an AccessExclusiveLock, and while that waits, so do all
- * writers.
+ * partitions, can be locked at once, and this session does not use it.  If not,
+ * it stays, and does nothing: DROP TRIGGER needs an AccessExclusiveLock, and
+ * while that waits, so do all writers.
  *
  * Copyright (c) 2026, the ectowatch authors
  *
@@ -23,6 +23,7 @@
 
 #include "access/genam.h"
 #include "access/htup_details.h"
+#include "access/relation.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/dependency.h"
@@ -38,6 +39,7 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
+#include "utils/rel.h"
 #include "utils/syscache.h"
 
 #include "capture.h"
@@ -339,6 +341,24 @@ triggers_create_missing(Oid relation, int events, bool replicated)
 }
 
 /*
+ * Whether this session itself, whom locks do not stop, uses a locked relation,
+ * as CheckTableNotInUse() has it: by a query, a cursor, or changes whose
+ * triggers have still to fire.
+ */
+static bool
+used_by_session(Oid relation)
+{
+	Relation	rel = try_relation_open(relation, NoLock);
+	bool		used;
+
+	if (rel == NULL)
+		return false;
+	used = rel->rd_refcnt > 1 || AfterTriggerPendingOnRel(relation);
+	relation_close(rel, NoLock);
+	return used;
+}
+
+/*
  * Locks a relation and its partitions as DROP TRIGGER does, but waits for no
  * one: if one of them is in use, none is locked.
  */
@@ -346,9 +366,20 @@ static bool
 lock_all_at_once(Oid relation)
 {
 	List	   *relations = find_all_inheritors(relation, NoLock, NULL);
+	TableLock  *locks = locks_on(relations, AccessExclusiveLock);
+	ListCell   *lc;
 
-	return locks_take_at_once(locks_on(relations, AccessExclusiveLock),
-							  list_length(relations));
+	if (!locks_take_at_once(locks, list_length(relations)))
+		return false;
+	foreach(lc, relations)
+	{
+		if (used_by_session(lfirst_oid(lc)))
+		{
+			locks_release(locks, list_length(relations));
+			return false;
+		}
+	}
+	return true;
 }
 
 static void
