@@ -325,6 +325,17 @@ WHERE name = 'ectowatch pending';
 ROLLBACK;
 RESET ectowatch.pending_memory;
 
+-- reading what is pending takes memory for one change at a time
+CREATE TABLE notes (id integer PRIMARY KEY, note text);
+SELECT ectowatch_watch('notes', 'inserted', extra_columns => '{note}');
+BEGIN;
+INSERT INTO notes SELECT i, repeat('x', 1000) FROM generate_series(1, 3000) i;
+SELECT (SELECT sum(used_bytes) < 1000000 FROM pg_backend_memory_contexts
+        WHERE name = 'ExprContext') AS bounded
+FROM ectowatch_pending() LIMIT 1;
+ROLLBACK;
+DROP TABLE notes;
+
 DROP TABLE orders, users, good, bad, audit;
 DROP FUNCTION count_order(), audit, nest, differ;
 DROP EXTENSION ectowatch;

@@ -385,6 +385,7 @@ typedef struct PendingReader
 {
 	ReturnSetInfo *rsinfo;
 	HTAB	   *rights;
+	MemoryContext row_context;
 } PendingReader;
 
 static void
@@ -393,14 +394,18 @@ put_pending(const Change *change, void *arg)
 	PendingReader *reader = arg;
 	Datum		values[6] = {0};
 	bool		nulls[6] = {false};
+	MemoryContext old;
 
 	/* the transaction may have changed it with the rights of another role */
 	if ((change->flags & CHANGE_LEFT) || !rights_allow(reader->rights, change))
 		return;
+	old = MemoryContextSwitchTo(reader->row_context);
 	/* how many there will be, nobody knows yet */
 	change_columns(change, 0, values, nulls, 5);
 	tuplestore_putvalues(reader->rsinfo->setResult, reader->rsinfo->setDesc,
 						 values, nulls);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(reader->row_context);
 }
 
 /*
@@ -415,6 +420,9 @@ ectowatch_pending(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	reader.rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	reader.rights = rights_create();
+	reader.row_context = AllocSetContextCreate(CurrentMemoryContext,
+											   "ectowatch row",
+											   ALLOCSET_DEFAULT_SIZES);
 	if (!pending_walk(put_pending, &reader))
 		ereport(ERROR,
 				(errcode_for_file_access(),
