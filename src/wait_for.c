@@ -12,7 +12,8 @@
  *	  transactions; but pending_commit(), which decides the batch or counts what
  *	  is lost, comes after that.  So it is not enough that it is not
  *	  running any more: its lock on its own id, released later still, must be
- *	  free as well.
+ *	  free as well.  With the id of a savepoint it is the whole transaction's,
+ *	  since RELEASE frees that of the savepoint.
  * 2. Note how many tickets have been taken, and how many losses counted.
  *	  Those of the transaction are among them: it released the lock after both,
  *	  and we have had the lock since.
@@ -42,6 +43,7 @@
  */
 #include "postgres.h"
 
+#include "access/subtrans.h"
 #include "access/transam.h"
 #include "access/xact.h"
 #include "storage/condition_variable.h"
@@ -101,15 +103,23 @@ check_xid(FullTransactionId full)
 	return xid;
 }
 
-/* Step 1; *nap is set to how long to sleep if it has not. */
+/*
+ * Step 1; *nap is set to how long to sleep if it has not.  *top is noted while it
+ * runs: the transaction of which it is a part.
+ */
 static bool
-has_ended(TransactionId xid, long *nap)
+has_ended(TransactionId xid, TransactionId *top, long *nap)
 {
 	if (!TransactionIdIsValid(xid))
 		return true;
 	if (TransactionIdIsInProgress(xid))
+	{
+		*top = SubTransGetTopmostTransaction(xid);
 		*nap = Min(Max(*nap * 2, MIN_NAP_MS), MAX_NAP_MS);
-	else if (ConditionalXactLockTableWait(xid))
+	}
+	/* what was rolled back to a savepoint has no changes to wait for */
+	else if (ConditionalXactLockTableWait(*top != xid && TransactionIdDidCommit(xid) ?
+										  *top : xid))
 		return true;
 	else
 		*nap = MIN_NAP_MS;		/* it is about to */
@@ -146,6 +156,7 @@ ectowatch_wait_for(PG_FUNCTION_ARGS)
 {
 	Slot	   *slot = reader_slot();
 	TransactionId xid;
+	TransactionId top;
 	TimestampTz until;
 	Goal		goal;
 	bool		ended = false;
@@ -159,13 +170,13 @@ ectowatch_wait_for(PG_FUNCTION_ARGS)
 				 errdetail("Function pg_current_xact_id_if_assigned() gives null in a transaction that has written nothing."),
 				 errhint("Use pg_current_xact_id(), or do not wait.")));
 	until = reader_wait_until(fcinfo, 1, ectowatch_max_wait);
-	xid = check_xid(PG_GETARG_FULLTRANSACTIONID(0));
+	xid = top = check_xid(PG_GETARG_FULLTRANSACTIONID(0));
 
 	for (;;)
 	{
 		long		left;
 
-		if (!ended && has_ended(xid, &nap))
+		if (!ended && has_ended(xid, &top, &nap))
 		{
 			ended = true;
 			goal_set(&goal, slot);

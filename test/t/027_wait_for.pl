@@ -122,22 +122,30 @@ $node->safe_psql('postgres', q{
 	END$$});
 
 # has lost its change, but is held where it has not counted that
-$xid = begin('INSERT INTO users VALUES (10000)');
+$xid = begin('INSERT INTO users VALUES (10000); SAVEPOINT s; INSERT INTO users VALUES (10001)');
+my $inner = $writer->query_safe(
+	"SELECT max(transactionid::text::bigint) FROM pg_locks WHERE locktype = 'transactionid' AND pid = pg_backend_pid()");
+isnt($inner, $xid, 'a savepoint has an id of its own');
+$writer->query_safe('RELEASE s');
 wait_point($node, 'commit');
+start_statement($waiter, "SELECT ectowatch_wait_for('$inner', '2 s')");
+poll_query($node, 'postgres',
+	"SELECT wait_event = 'Extension' FROM pg_stat_activity WHERE pid = $waiter_pid");
 start_statement($writer, 'COMMIT');
 wait_reached($node, 'commit');
 kill 'CONT', $worker;
 wait_delivered($node, 'postgres');
 my $lost = $node->safe_psql('postgres', 'SELECT lost FROM ectowatch_stat');
 cmp_ok($lost, '>', 0, 'the queue was full');
-is(wait_for($xid, '50 ms'), 'f', 'a loss that is not counted yet');
+like(finish_statement($waiter), qr/^\s*f\s*$/, 'a loss that is not counted yet, by the id of a savepoint');
+is(wait_for($xid, '50 ms'), 'f', 'and by that of the transaction');
 start_waiting($xid);
 release($node, 'commit');
 is(read_after($xid), 't 0', 'is waited for');
 is( ask($waiter, q{
 		SELECT sum((values ->> 'changes')::int) FROM ectowatch_changes(} . $start . q{, max_changes => NULL)
 		WHERE type = 'gap' AND values ->> 'reason' = 'queue_full'}),
-	$lost + 1, 'and then the gap is there');
+	$lost + 2, 'and then the gap is there');
 finish_statement($writer);
 
 $writer->quit;
