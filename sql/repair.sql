@@ -196,6 +196,12 @@ SELECT trigger_of('users', 'AFTER UPDATE') AS name \gset
 DROP TRIGGER :"name" ON users;
 SET ROLE regress_ectowatch_other;
 SELECT * FROM repaired();
+-- which locks nothing
+BEGIN READ ONLY;
+SELECT * FROM repaired();
+SELECT mode FROM pg_locks
+WHERE relation = 'ectowatch_registry'::regclass AND pid = pg_backend_pid() AND mode <> 'AccessShareLock';
+COMMIT;
 SELECT * FROM found();
 SET ROLE regress_ectowatch_owner;
 BEGIN READ ONLY;

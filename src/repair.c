@@ -19,7 +19,7 @@
  * disabled by itself, and then is found by itself.
  *
  * ectowatch_check() shows what is found.  ectowatch_repair() looks first
- * without a lock; if there is nothing to do, that is all.  Else it takes locks
+ * without a lock; if there is nothing that the caller may do, that is all.  Else it takes locks
  * in the order of watch.c: the registry, then the tables where a trigger is to
  * be made, enabled or replaced, in the order of their OIDs; and looks again.
  * To drop a trigger it waits for no one, as trigger.c explains; so a changed
@@ -375,6 +375,26 @@ is_owner(Oid relation)
 		pg_class_ownercheck(relation, GetUserId());
 }
 
+/* The watcher of a table that is gone is nobody's. */
+static bool
+caller_may(const Problem *problem)
+{
+	return problem->kind == PROBLEM_GONE || is_owner(problem->relation);
+}
+
+static bool
+caller_may_any(List *problems)
+{
+	ListCell   *lc;
+
+	foreach(lc, problems)
+	{
+		if (caller_may(lfirst(lc)))
+			return true;
+	}
+	return false;
+}
+
 /*
  * Locks the tables where a trigger is to be made, enabled or replaced, of
  * those that the caller owns.  Returns them.
@@ -475,22 +495,23 @@ ectowatch_repair(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	List	   *problems;
-	List	   *locked;
+	List	   *locked = NIL;
 	ListCell   *lc;
 
 	ectowatch_require_preload();
 	InitMaterializedSRF(fcinfo, 0);
-	if (find_problems() == NIL)
-		return (Datum) 0;
-
-	watch_lock_registry("ectowatch_repair()");
-	locked = lock_tables(find_problems());
 	problems = find_problems();
+	if (caller_may_any(problems))
+	{
+		watch_lock_registry("ectowatch_repair()");
+		locked = lock_tables(find_problems());
+		problems = find_problems();
+	}
 	foreach(lc, problems)
 	{
 		Problem    *problem = lfirst(lc);
 
-		if (problem->kind != PROBLEM_GONE && !is_owner(problem->relation))
+		if (!caller_may(problem))
 			put_action(rsinfo, problem,
 					   problem->trigger ? problem->trigger->name : NULL,
 					   "not owner");
