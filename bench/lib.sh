@@ -56,17 +56,25 @@ table()						# VARIANT
 	echo "bench_${1//-/_}"
 }
 
+# The database of variants that have one of their own, if some have.
+declare -A database_of
+
+in_database()				# VARIANT COMMAND...
+{
+	PGDATABASE=${database_of[$1]:-$PGDATABASE} "${@:2}"
+}
+
 # create_table VARIANT ROWS [PERSISTENCE]: its table, with ids from 1 on
 create_table()
 {
-	query -o /dev/null -v table="$(table "$1")" -v rows="$2" -v persistence="${3:-}" \
+	in_database "$1" query -o /dev/null -v table="$(table "$1")" -v rows="$2" -v persistence="${3:-}" \
 		-v channel="$(channel "$1")" -f bench/table.sql -f "bench/variants/$1.sql"
 }
 
 # Every measurement finds a table without dead rows, and no checkpoint due.
 settle()					# VARIANT
 {
-	query -c "VACUUM $(table "$1")" -c CHECKPOINT
+	in_database "$1" query -c "VACUUM $(table "$1")" -c CHECKPOINT
 }
 
 # ----- who is told -----
@@ -98,39 +106,41 @@ start_client()				# OUTPUT COMMAND...
 
 # Starts what hears the messages of a variant, if it sends any: one session, or
 # as many as given.
+declare -A listener_of
 start_listening()			# VARIANT [SESSIONS]
 {
-	listener=
+	local heard=$scratch/tmp/heard.$1
+
 	case $1 in
 		raw | plpgsql | tcn | ectowatch*)
-			start_client "$scratch/tmp/heard" "$clients_dir/hear" --sessions "${2:-1}" \
+			in_database "$1" start_client "$heard" "$clients_dir/hear" --sessions "${2:-1}" \
 				--until bench_end --timeout "$patience" "" \
 				"LISTEN \"$(channel "$1")\"" "LISTEN bench_end"
-			listener=$started
+			listener_of[$1]=$started
 			;;
 		pgq)
-			start_client "$scratch/tmp/heard" "$clients_dir/pgq_consumer" "" "$patience"
-			listener=$started
+			start_client "$heard" "$clients_dir/pgq_consumer" "" "$patience"
+			listener_of[$1]=$started
 			;;
 	esac
 }
 
 # Waits until all was heard, and checks that it is what was committed.  Sets
 # "heard_seconds", the time from the first to the last message.
-end_listening()			# VARIANT CHANGES
+end_listening()				# VARIANT CHANGES
 {
 	local least greatest
 
 	heard_seconds=
-	[ -n "$listener" ] || return 0
+	[ -n "${listener_of[$1]:-}" ] || return 0
 	case $1 in
-		raw | plpgsql | tcn) query -o /dev/null -c "SELECT pg_notify('bench_end', 'end')" ;;
+		raw | plpgsql | tcn) in_database "$1" query -o /dev/null -c "SELECT pg_notify('bench_end', 'end')" ;;
 		ectowatch*) query -o /dev/null -c "SELECT ectowatch_notify('bench_end', 'end')" ;;
 		pgq) query -o /dev/null -c "SELECT pgq.insert_event('bench', 'end', '')" ;;
 	esac
-	wait "$listener" || die "$scenario, $1: the listening client failed"
-	listener=
-	read -r least greatest heard_seconds < <(tail -n 1 "$scratch/tmp/heard")
+	wait "${listener_of[$1]}" || die "$scenario, $1: the listening client failed"
+	unset "listener_of[$1]"
+	read -r least greatest heard_seconds < <(tail -n 1 "$scratch/tmp/heard.$1")
 	[ "$least" = "$2" ] && [ "$greatest" = "$2" ] ||
 		die "$scenario, $1: $2 changes were committed, $least to $greatest were heard"
 }
@@ -205,7 +215,7 @@ await_writing()				# APPLICATION_NAME PID
 
 rows_updated()				# VARIANT
 {
-	query -c "SELECT sum(n) FROM $(table "$1")"
+	in_database "$1" query -c "SELECT sum(n) FROM $(table "$1")"
 }
 
 # Lets processes run in turns, each for "turns_seconds" or else the time of this
@@ -246,7 +256,7 @@ update_rows_in_turns()		# VARIANTS CLIENTS
 
 	for variant in $1; do
 		update_script "$variant" >"$scratch/tmp/update.$variant.sql"
-		PGAPPNAME=writer-$variant PGOPTIONS="${PGOPTIONS:-} ${options_of[$variant]:-}" \
+		PGAPPNAME=writer-$variant PGDATABASE=${database_of[$variant]:-$PGDATABASE} PGOPTIONS="${PGOPTIONS:-} ${options_of[$variant]:-}" \
 			${pinned:+taskset -c "$pinned"} pgbench -n -M prepared \
 			-c "$2" -j "$threads" -T $((patience + 10 * duration)) -f "$scratch/tmp/update.$variant.sql" >"$output.$variant" 2>&1 &
 		pids+=($!)
@@ -291,7 +301,8 @@ pin_sessions()				# PROCESSOR
 
 worker_pid()
 {
-	query -c "SELECT pid FROM pg_stat_activity WHERE backend_type = 'ectowatch worker'"
+	query -c "SELECT pid FROM pg_stat_activity
+		WHERE backend_type = 'ectowatch worker' AND datname = current_database()"
 }
 
 # It is connected to no database, and so in no view.

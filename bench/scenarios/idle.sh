@@ -50,7 +50,8 @@ idle_case()					# CASE SESSIONS STATEMENT
 		done
 		if [ "$variant" = ectowatch-doorbell ]; then
 			end_counting "${transactions_of[$variant]}"
-			stop_client "$listener"
+			stop_client "${listener_of[$variant]}"
+			unset "listener_of[$variant]"
 		else
 			end_listening "$variant" "${transactions_of[$variant]}"
 		fi

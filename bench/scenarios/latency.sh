@@ -17,8 +17,10 @@ variants=(plpgsql ectowatch ectowatch-ring)
 cases=(200 2000 0)			# transactions per second; 0: as many as can be
 writers=16
 
-# how long a flush takes changes from second to second
+# How long a flush takes changes from second to second, and one in a hundred of
+# 200 is to be seen.
 rounds=$((2 * rounds))
+duration=$((2 * duration))
 
 prepare()
 {

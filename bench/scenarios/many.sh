@@ -9,7 +9,7 @@
 
 variants=(none empty empty-2 ectowatch ectowatch-4 ectowatch-16)
 groups=("${variants[*]}" "${variants[@]}")
-settings=("max_locks_per_transaction = 512" "$wait_for_room")
+settings=("max_connections = 300" "max_locks_per_transaction = 512" "$wait_for_room")
 
 watched=1000				# tables
 touched=500

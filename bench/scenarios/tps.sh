@@ -8,10 +8,13 @@
 
 variants=(none empty plpgsql tcn pgq ectowatch)
 
-# of those in a group one has a listener: a NOTIFY wakes all that there are
-groups=("none empty ectowatch" plpgsql tcn pgq)
-settings=("max_connections = 300")
-turns_seconds=$((2 * duration))
+# PgQ's consumer and ticker would run on while others have their turn.
+groups=("none empty ectowatch plpgsql tcn" pgq)
+
+# a NOTIFY wakes all listeners of its database
+database_of=([plpgsql]=plpgsql [tcn]=tcn)
+settings=("max_connections = 500")
+turns_seconds=$((3 * duration))
 
 # clients, synchronous_commit, and maybe a processor
 cases=()
@@ -27,6 +30,10 @@ prepare()
 {
 	local variant
 
+	for variant in plpgsql tcn; do
+		query -c "CREATE DATABASE ${database_of[$variant]}"
+		in_database "$variant" query -f bench/init.sql
+	done
 	for variant in "${variants[@]}"; do
 		create_table "$variant" "$rows"
 	done
@@ -41,17 +48,20 @@ measure()					# VARIANTS CLIENTS SYNCHRONOUS_COMMIT [PROCESSOR]
 	for variant in $1; do
 		settle "$variant"
 	done
-	# the last of a group
-	start_listening "$variant"
+	for variant in $1; do
+		start_listening "$variant"
+	done
 	pid=$(worker_pid)
 	before=$(processor_seconds "$pid")
 	PGOPTIONS="-c synchronous_commit=$3" update_rows_in_turns "$1" "$2"
 	for variant in $1; do
 		record "$case" "$variant" "${tps_of[$variant]}" tps
+		if [ "$variant" = ectowatch ]; then
+			record "worker, $case" "$variant" \
+				"$(calculate "100 * ($(processor_seconds "$pid") - $before) * ${tps_of[$variant]} / ${transactions_of[$variant]}")" "% of a processor"
+		fi
 	done
-	if [ "$variant" = ectowatch ]; then
-		record "worker, $case" "$variant" \
-			"$(calculate "100 * ($(processor_seconds "$pid") - $before) * ${tps_of[$variant]} / ${transactions_of[$variant]}")" "% of a processor"
-	fi
-	end_listening "$variant" "${transactions_of[$variant]}"
+	for variant in $1; do
+		end_listening "$variant" "${transactions_of[$variant]}"
+	done
 }
