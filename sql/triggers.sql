@@ -180,13 +180,14 @@ ROLLBACK;
 
 -- a version that is superseded is not passed over where its successor may not
 -- be heard of: of another event, without a difference in trigger columns, or
--- failing the condition
+-- failing a condition on the change; a condition on the row holds for the old one
 CREATE TABLE items (id integer PRIMARY KEY DEFERRABLE, grp integer, n integer);
 INSERT INTO items VALUES (1, 1, 2), (2, 1, 2);
 SELECT ectowatch_watch('items', 'inserted', extra_columns => '{n}');
 SELECT ectowatch_watch('items', 'updated', 'items_moved', trigger_columns => '{grp}');
 SELECT ectowatch_watch('items', 'changed', 'items_small', extra_columns => '{n}', condition => 'n < 1');
 SELECT ectowatch_watch('items', 'changed', 'items_all', extra_columns => '{n}');
+SELECT ectowatch_watch('items', 'updated', 'items_zero', extra_columns => '{n}', condition => 'NEW.n = 0');
 CREATE FUNCTION same_group() RETURNS trigger LANGUAGE plpgsql AS
 $$BEGIN UPDATE items SET n = n + 1 WHERE grp = NEW.grp; RETURN NULL; END$$;
 CREATE TRIGGER same_group AFTER INSERT OR UPDATE OF grp ON items

@@ -15,9 +15,10 @@
  * longer remembers rows, they cannot be told apart, and a superseded version is
  * late if the watcher is certain to hear of its successor, which has come or is
  * to come: if it has the event, no trigger columns if that is an update, and no
- * condition.  In doubt it is not late, for one change too many is better than
- * none.  A late one is told to those alone who listen to the values that it
- * replaced, for its successor does not know these.
+ * condition but one that holds for this version, since a change that replaces or
+ * deletes it matches then, too.  In doubt it is not late, for one change too many
+ * is better than none.  A late one is told to those alone who listen to the
+ * values that it replaced, for its successor does not know these.
  *
  * Beyond a watcher's bulk_threshold, and where ectowatch.mute is on, changes
  * are counted only.  Of those under mute it is not asked whether the watcher
@@ -88,20 +89,25 @@ tuple_is_superseded(HeapTuple tuple)
 
 /*
  * Whether the watcher is certain to hear of what has become of a superseded
- * version.
+ * version, which is in 'row'.
  */
 static bool
-successor_is_heard(const WatcherPlan *watcher, HeapTuple tuple)
+successor_is_heard(const WatcherPlan *watcher, Relation relation,
+				   HeapTuple tuple, TupleTableSlot *row)
 {
 	HeapTupleHeader header = tuple->t_data;
 
-	if (watcher->condition != NULL)
-		return false;
 	if (HeapTupleHeaderIndicatesMovedPartitions(header) ||
 		ItemPointerEquals(&header->t_ctid, &tuple->t_self))
-		return (watcher->def->events & EVENT_DELETED) != 0;
-	return (watcher->def->events & EVENT_UPDATED) != 0 &&
-		watcher->ntriggers == 0;
+	{
+		if (!(watcher->def->events & EVENT_DELETED))
+			return false;
+	}
+	else if (!(watcher->def->events & EVENT_UPDATED) ||
+			 watcher->ntriggers > 0)
+		return false;
+	return watcher->condition == NULL ||
+		condition_matches_successor(watcher->condition, relation, row);
 }
 
 /*
@@ -338,7 +344,8 @@ capture_row(const WatcherPlan *watcher, ChangeType type,
 		tuple_command(tuple, type) : InvalidCommandId;
 	late = is_heap && type != CHANGE_DELETED &&
 		!(command != InvalidCommandId && pending_remembers_rows(command)) &&
-		tuple_is_superseded(tuple) && successor_is_heard(watcher, tuple);
+		tuple_is_superseded(tuple) &&
+		successor_is_heard(watcher, trigdata->tg_relation, tuple, row);
 	if (late && type == CHANGE_INSERTED)
 		return;
 

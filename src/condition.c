@@ -85,6 +85,7 @@ struct Condition
 	}			status;
 	Node	   *tree;
 	bool		uses_this;		/* the row that is the old one or the new one */
+	bool		of_row;			/* says the same of a row, whatever the change */
 	bool		warned;
 	List	   *states;
 };
@@ -110,6 +111,18 @@ condition_make(Oid origin, int event, const char *watcher, const char *text)
 	return condition;
 }
 
+/* Whether there is a reference to OLD or NEW. */
+static bool
+uses_old_or_new_walker(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Var))
+		return ((Var *) node)->varno == INNER_VAR ||
+			((Var *) node)->varno == OUTER_VAR;
+	return expression_tree_walker(node, uses_old_or_new_walker, context);
+}
+
 /* In a subtransaction. */
 static void
 condition_compile(Condition *condition, Relation relation)
@@ -119,6 +132,8 @@ condition_compile(Condition *condition, Relation relation)
 	condition->tree = condition_read(relation, condition->origin,
 									 condition->event, condition->text,
 									 &condition->uses_this);
+	condition->of_row = !uses_old_or_new_walker(condition->tree, NULL) &&
+		!contain_mutable_functions(condition->tree);
 	MemoryContextSwitchTo(old);
 }
 
@@ -437,4 +452,14 @@ condition_matches(Condition *condition, Relation relation,
 		return true;
 	}
 	return matches_guarded(condition, relation, old, new, failed);
+}
+
+bool
+condition_matches_successor(Condition *condition, Relation relation,
+							TupleTableSlot *row)
+{
+	bool		failed;
+
+	return condition->status == CONDITION_READY && condition->of_row &&
+		condition_matches(condition, relation, row, NULL, &failed) && !failed;
 }

@@ -36,4 +36,13 @@ extern bool condition_matches(Condition *condition, Relation relation,
 							  TupleTableSlot *old, TupleTableSlot *new,
 							  bool *failed);
 
+/*
+ * Whether any change that replaces or deletes this version of a row is certain
+ * to match: since the condition asks of nothing but a row, and holds for this
+ * one.  To be asked after condition_matches(); the rest is as there.
+ */
+extern bool condition_matches_successor(Condition *condition,
+										Relation relation,
+										TupleTableSlot *row);
+
 #endif							/* ECTOWATCH_CONDITION_H */

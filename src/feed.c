@@ -295,28 +295,34 @@ find_removed(Feed *feed, uint32 entry)
 	return def;
 }
 
-/*
- * The watchers, with those before them that have had changes and are no longer
- * there.
- */
-static List *
-add_removed(Feed *feed, List *watchers)
+static bool
+has_name(List *watchers, const char *name)
 {
-	uint32	   *living = palloc0(SLOT_MAX_WATCHERS * sizeof(uint32));
-	List	   *removed = NIL;
 	ListCell   *lc;
 
 	foreach(lc, watchers)
 	{
-		uint32		id = ((WatcherDef *) lfirst(lc))->id;
-
-		living[account_number(id)] = id;
+		if (strcmp(((WatcherDef *) lfirst(lc))->name, name) == 0)
+			return true;
 	}
+	return false;
+}
+
+/*
+ * The watchers, with those before them that have had changes and are no longer
+ * there.  Of each name one: it is by name that they are listened to.
+ */
+static List *
+add_removed(Feed *feed, List *watchers)
+{
+	List	   *removed = NIL;
+
 	for (uint32 entry = 0; entry < SLOT_MAX_WATCHERS; entry++)
 	{
 		WatcherDef *def = find_removed(feed, entry);
 
-		if (def != NULL && def->id != living[entry])
+		if (def != NULL && !has_name(watchers, def->name) &&
+			!has_name(removed, def->name))
 			removed = lappend(removed, def);
 	}
 	return list_concat(removed, watchers);

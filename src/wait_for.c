@@ -13,7 +13,9 @@
  *	  is lost, comes after that.  So it is not enough that it is not
  *	  running any more: its lock on its own id, released later still, must be
  *	  free as well.  With the id of a savepoint it is the whole transaction's,
- *	  since RELEASE frees that of the savepoint.
+ *	  since RELEASE frees that of the savepoint.  Which one that is can be asked
+ *	  of a running transaction only: who asks for a savepoint later, in the
+ *	  moment between, may miss that a loss is still to be counted.
  * 2. Note how many tickets have been taken, and how many losses counted.
  *	  Those of the transaction are among them: it released the lock after both,
  *	  and we have had the lock since.

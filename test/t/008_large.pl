@@ -232,22 +232,30 @@ $session->query_safe('UPDATE users SET v = 11');
 @files = spill_files($node);
 is(scalar(@files), 1, 'a file that is in the queue');
 unlink @files;
-$node->safe_psql('postgres', q{SELECT ectowatch_unwatch('roles_inserted')});
+$node->safe_psql(
+	'postgres', q{
+	SELECT ectowatch_unwatch('roles_inserted');
+	SELECT ectowatch_unwatch('wide_updated');
+	SELECT ectowatch_watch('wide', 'updated', extra_columns => '{t}')});
 kill 'CONT', $worker;
 wait_delivered($node, 'postgres');
 $node->safe_psql('postgres', 'INSERT INTO done DEFAULT VALUES');
+my @lines = $listen->wait_for_line(qr/^done_inserted\t.*"type":"inserted"/);
 is_deeply(
-	message_counts($listen->wait_for_line(qr/^done_inserted\t.*"type":"inserted"/)),
+	message_counts(@lines),
 	{
 		violations => 0,
 		'users_changed gap queue_full' => 0,
 		'roles_inserted gap queue_full' => 0,
 		'roles_inserted ended' => 1,
 		'wide_updated gap queue_full' => 0,
+		'wide_updated ended' => 1,
 		'done_inserted gap queue_full' => 0,
 		'done_inserted inserted' => 1
 	},
 	'a file that vanished: all watchers are told, without a count, and one that was removed meanwhile');
+is(scalar(grep { /^wide_updated\t.*"type":"gap"/ } @lines),
+	1, 'one that was removed and made anew is told once');
 $listen->stop;
 
 # it works again, the directory is made anew
