@@ -19,8 +19,8 @@ writers=16
 
 # How long a flush takes changes from second to second, and one in a hundred of
 # 200 is to be seen.
-rounds=$((2 * rounds))
-duration=$((2 * duration))
+rounds=$((latency_times * rounds))
+duration=$((latency_times * duration))
 
 prepare()
 {

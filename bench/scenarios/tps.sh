@@ -14,7 +14,7 @@ groups=("none empty ectowatch plpgsql tcn" pgq)
 # a NOTIFY wakes all listeners of its database
 database_of=([plpgsql]=plpgsql [tcn]=tcn)
 settings=("max_connections = 500")
-turns_seconds=$((3 * duration))
+turns_seconds=$((tps_times * duration))
 
 # clients, synchronous_commit, and maybe a processor
 cases=()
