@@ -14,13 +14,13 @@ SELECT pg_catalog.setval('@extschema@.ectowatch_watcher_ids',
                     OPERATOR(pg_catalog.*) 1000)::bigint, 1073741824)
     OPERATOR(pg_catalog.+) 1);
 REVOKE ALL ON SEQUENCE ectowatch_watcher_ids FROM PUBLIC;
-GRANT SELECT ON SEQUENCE ectowatch_watcher_ids TO PUBLIC;
+GRANT SELECT ON SEQUENCE ectowatch_watcher_ids TO PUBLIC;  -- for pg_dump
 COMMENT ON SEQUENCE ectowatch_watcher_ids IS
 'numbers of watchers';
 
 CREATE SEQUENCE ectowatch_trigger_ids;
 REVOKE ALL ON SEQUENCE ectowatch_trigger_ids FROM PUBLIC;
-GRANT SELECT ON SEQUENCE ectowatch_trigger_ids TO PUBLIC;
+GRANT SELECT ON SEQUENCE ectowatch_trigger_ids TO PUBLIC;  -- likewise
 COMMENT ON SEQUENCE ectowatch_trigger_ids IS
 'numbers in the names of triggers';
 
@@ -864,16 +864,17 @@ COMMENT ON FUNCTION ectowatch_check(text) IS
 'why nothing arrives: the path of a watcher''s changes, or the database as a whole, question by question';
 
 --
--- Default privileges of the role whose objects these are may have given others
--- more.  Who can insert into the registry makes every writer run a condition, who
--- can set sequences stops delivery.
+-- Default privileges of the role whose objects these are may have given more than
+-- what is granted above, which is SELECT to PUBLIC where anything is.  Who can
+-- insert into the registry makes every writer run a condition, who can set
+-- sequences stops delivery.
 --
 DO $rights$
 DECLARE
     r record;
 BEGIN
     FOR r IN
-        SELECT DISTINCT c.oid::pg_catalog.regclass AS relation, c.relkind,
+        SELECT c.oid::pg_catalog.regclass AS relation, c.relkind, a.privilege_type,
             a.grantee, pg_catalog.pg_get_userbyid(a.grantee) AS role
         FROM pg_catalog.pg_extension e
         JOIN pg_catalog.pg_depend d
@@ -885,8 +886,10 @@ BEGIN
         CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) a
         WHERE e.extname OPERATOR(pg_catalog.=) 'ectowatch'
             AND a.grantee OPERATOR(pg_catalog.<>) c.relowner
+            AND NOT (a.grantee OPERATOR(pg_catalog.=) 0::pg_catalog.oid
+                AND a.privilege_type OPERATOR(pg_catalog.=) 'SELECT')
     LOOP
-        EXECUTE pg_catalog.format('REVOKE ALL ON %s %s FROM %s',
+        EXECUTE pg_catalog.format('REVOKE %s ON %s %s FROM %s', r.privilege_type,
             CASE WHEN r.relkind OPERATOR(pg_catalog.=) 'S' THEN 'SEQUENCE' ELSE 'TABLE' END,
             r.relation,
             CASE WHEN r.grantee OPERATOR(pg_catalog.=) 0::pg_catalog.oid THEN 'PUBLIC'
@@ -894,7 +897,3 @@ BEGIN
     END LOOP;
 END
 $rights$;
-GRANT SELECT ON TABLE ectowatch_registry, ectowatch_watchers, ectowatch_stat,
-    ectowatch_stat_watchers, ectowatch_stat_subscriptions TO PUBLIC;
--- which is for pg_dump
-GRANT SELECT ON SEQUENCE ectowatch_watcher_ids, ectowatch_trigger_ids TO PUBLIC;

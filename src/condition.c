@@ -111,16 +111,27 @@ condition_make(Oid origin, int event, const char *watcher, const char *text)
 	return condition;
 }
 
-/* Whether there is a reference to OLD or NEW. */
+typedef struct RowsUsed
+{
+	bool		this;
+	bool		old_or_new;
+} RowsUsed;
+
 static bool
-uses_old_or_new_walker(Node *node, void *context)
+rows_used_walker(Node *node, RowsUsed *used)
 {
 	if (node == NULL)
 		return false;
 	if (IsA(node, Var))
-		return ((Var *) node)->varno == INNER_VAR ||
-			((Var *) node)->varno == OUTER_VAR;
-	return expression_tree_walker(node, uses_old_or_new_walker, context);
+	{
+		if (((Var *) node)->varno == INNER_VAR ||
+			((Var *) node)->varno == OUTER_VAR)
+			used->old_or_new = true;
+		else
+			used->this = true;
+		return false;
+	}
+	return expression_tree_walker(node, rows_used_walker, (void *) used);
 }
 
 /* In a subtransaction. */
@@ -128,11 +139,13 @@ static void
 condition_compile(Condition *condition, Relation relation)
 {
 	MemoryContext old = MemoryContextSwitchTo(condition->context);
+	RowsUsed	used = {0};
 
 	condition->tree = condition_read(relation, condition->origin,
-									 condition->event, condition->text,
-									 &condition->uses_this);
-	condition->of_row = !uses_old_or_new_walker(condition->tree, NULL) &&
+									 condition->event, condition->text);
+	(void) rows_used_walker(condition->tree, &used);
+	condition->uses_this = used.this;
+	condition->of_row = !used.old_or_new &&
 		!contain_mutable_functions(condition->tree);
 	MemoryContextSwitchTo(old);
 }

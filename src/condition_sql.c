@@ -635,19 +635,8 @@ condition_check(Oid relation_oid, int events, const char *condition,
 
 /* --- reading what is kept --- */
 
-static bool
-uses_this_walker(Node *node, void *context)
-{
-	if (node == NULL)
-		return false;
-	if (IsA(node, Var))
-		return ((Var *) node)->varno >= VARNO_THIS;
-	return expression_tree_walker(node, uses_this_walker, context);
-}
-
 Node *
-condition_read(Relation relation, Oid origin, int event, const char *text,
-			   bool *uses_this)
+condition_read(Relation relation, Oid origin, int event, const char *text)
 {
 	/* as an ExprContext has them: THIS is what is scanned */
 	static const VarNumbers numbers = {{0, INNER_VAR, OUTER_VAR, 1, 1}, {0}};
@@ -668,7 +657,6 @@ condition_read(Relation relation, Oid origin, int event, const char *text,
 	settings_restore(nest);
 	SetUserIdAndSecContext(user, security);
 
-	*uses_this = uses_this_walker(tree, NULL);
 	tree = vars_renumber(tree, (void *) &numbers);
 	MemoryContextSwitchTo(old);
 	tree = copyObject(tree);

@@ -36,11 +36,10 @@ extern bool condition_basis_holds(Oid relation, List *basis);
  * Reads the registry's text, which was checked for 'origin', for the rows of a
  * relation, perhaps a partition of that, on which the caller has a lock.  In
  * the result, which is in the current context, OLD is INNER_VAR, NEW is
- * OUTER_VAR, and the row of the message is 1; '*uses_this' says if that occurs.
- * Throws if names are gone, and then leaves settings and user to the end of the
- * caller's (sub)transaction.
+ * OUTER_VAR, and the row of the message is 1.  Throws if names are gone, and
+ * then leaves settings and user to the end of the caller's (sub)transaction.
  */
 extern Node *condition_read(Relation relation, Oid origin, int event,
-							const char *text, bool *uses_this);
+							const char *text);
 
 #endif							/* ECTOWATCH_CONDITION_SQL_H */

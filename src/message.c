@@ -437,7 +437,7 @@ append_by_to_json(StringInfo out, MessageColumn *column, Datum value)
 		append_plainly(out, column, value);
 }
 
-/* The same where the type's code may throw; false if it did, or was not tried. */
+/* The same where the type's code may throw; false if it did or was not tried. */
 static bool
 append_guarded(StringInfo out, MessageColumn *column, Datum value)
 {

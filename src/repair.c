@@ -19,9 +19,10 @@
  * disabled by itself, and then is found by itself.
  *
  * ectowatch_check() shows what is found.  ectowatch_repair() looks first
- * without a lock; if there is nothing that the caller may do, that is all.  Else it takes locks
- * in the order of watch.c: the registry, then the tables where a trigger is to
- * be made, enabled or replaced, in the order of their OIDs; and looks again.
+ * without a lock; if there is nothing that the caller may do, that is all.  Else
+ * it takes locks in the order of watch.c: the registry, then the tables where a
+ * trigger is to be made, enabled or replaced, in the order of their OIDs; and
+ * looks again.
  * To drop a trigger it waits for no one, as trigger.c explains; so a changed
  * one may stay for the time being, with a good one beside it.  That the change
  * is then captured twice does no harm: a change that equals the newest one of
